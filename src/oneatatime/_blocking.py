@@ -1,0 +1,118 @@
+"""An async iterator looped over by code that has no event loop, or whose loop is busy running it.
+
+The iterator runs on an event loop in a thread of its own, which hands its items over a small bounded
+queue. It hands over batches, never single records: a hop between threads costs microseconds. This is
+the only place that starts a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_ROOM = 2  # items handed over and not taken; what lies behind them is bounded by whoever makes them
+
+
+def iterate(make: Callable[[], AsyncIterator[T]]) -> Blocking[T]:
+    """A plain iterator over the async iterator that `make` makes, in the thread where it will run."""
+    return Blocking(make)
+
+
+class _Handover(Generic[T]):
+    """What the two threads share. The thread holds only this, so a dropped iterator ends it."""
+
+    def __init__(self) -> None:
+        self.items: deque[T] = deque()
+        self.changed = threading.Condition()
+        self.over = False
+        self.error: BaseException | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.room: asyncio.Event | None = None
+
+    async def fill(self, make: Callable[[], AsyncIterator[T]]) -> None:
+        self.loop, self.task, self.room = asyncio.get_running_loop(), asyncio.current_task(), asyncio.Event()
+        with self.changed:
+            if self.over:  # closed before it began
+                return
+        source = make()
+        try:
+            async for item in source:
+                with self.changed:
+                    self.items.append(item)
+                    self.changed.notify()
+                    self.room.clear()
+                    full = len(self.items) >= _ROOM
+                if full:
+                    await self.room.wait()
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
+    def run(self, make: Callable[[], AsyncIterator[T]]) -> None:
+        try:
+            asyncio.run(self.fill(make))
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised where the items are taken
+            self.error = error
+        with self.changed:
+            self.over = True
+            self.changed.notify()
+
+
+class Blocking(Generic[T]):
+    """A plain iterator; `close` ends it early and waits until nothing of it is left."""
+
+    def __init__(self, make: Callable[[], AsyncIterator[T]]) -> None:
+        self._handover: _Handover[T] = _Handover()
+        run = self._handover.run
+        self._thread = threading.Thread(target=run, args=(make,), name="oneatatime", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        shared = self._handover
+        with shared.changed:
+            while not shared.items and not shared.over:
+                shared.changed.wait()
+            if shared.items:
+                item = shared.items.popleft()
+                self._wake()
+                return item
+        self._thread.join()
+        if shared.error is not None:
+            raise shared.error
+        raise StopIteration
+
+    def close(self) -> None:
+        """Ends the loop in the thread and waits for it."""
+        shared = self._handover
+        with shared.changed:
+            alive, shared.over = not shared.over, True
+            shared.items.clear()
+        if alive and shared.loop is not None and shared.task is not None:
+            with contextlib.suppress(RuntimeError):  # it may end by itself just now
+                shared.loop.call_soon_threadsafe(shared.task.cancel)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():
+            self.close()
+
+    def _wake(self) -> None:
+        shared = self._handover
+        if shared.loop is not None and shared.room is not None:
+            with contextlib.suppress(RuntimeError):  # the thread's loop may be over already
+                shared.loop.call_soon_threadsafe(shared.room.set)

@@ -1,0 +1,163 @@
+"""What to read and how hard to read it. Every default of the project stands here."""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+from collections.abc import AsyncIterable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._errors import InvalidInput
+
+KiB = 1024
+MiB = 1024 * 1024
+
+ATOMIC = 64 * KiB
+"""Bytes of a collection that one command reads whole; a bigger one is read in chunks and put together."""
+
+METADATA = ("ttl", "memory", "idle", "freq", "encoding")
+"""What `metadata=` may ask for: ms to live, bytes, seconds idle, LFU counter, encoding name."""
+
+CORE_TYPES = ("string", "hash", "list", "set", "zset", "stream")
+MODULE_TYPES = (
+    "ReJSON-RL",
+    "MBbloom--",
+    "MBbloomCF",
+    "CMSk-TYPE",
+    "TopK-TYPE",
+    "TDIS-TYPE",
+    "TSDB-TYPE",
+    "graphdata",
+    "vectorset",
+)
+TYPE_ALIASES = {"json": "ReJSON-RL"}
+_MODULE_TYPE_LENGTH = 9  # the module API fixes it, so any other length is a slip of the pen
+
+Keys = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How hard to read. The defaults are meant to be right; a change is a measured one.
+
+    `count`            keys asked of the server at a time (SCAN's COUNT, and a page of `keys`)
+    `ranges`           cursor ranges read at the same time, each over its own connection
+    `parts_over`       bytes; a value bigger than this arrives as `Parts`
+    `chunk`            bytes of a big value read at a time
+    `burst`            bytes of replies asked for at a time, as far as can be foreseen
+    `ahead`            bytes read and not yet delivered, over all connections
+    `reply_limit`      bytes; a burst of replies past this is dropped and read again in small steps
+    `timeout`          seconds the server may stay silent while it owes a reply
+    `connect_timeout`  seconds until a connection must be ready for its first command
+    """
+
+    count: int = 500
+    ranges: int = 2
+    parts_over: int = 1 * MiB
+    chunk: int = 256 * KiB
+    burst: int = 1 * MiB
+    ahead: int = 4 * MiB
+    reply_limit: int = 8 * MiB
+    timeout: float = 30.0
+    connect_timeout: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
+                raise InvalidInput(f"option {name}={value!r} must be a number above 0")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to read: which keys, which types, what beside the value, and as bytes or as text."""
+
+    match: bytes | None = None
+    types: tuple[str, ...] = ()
+    keys: Keys | None = field(default=None, compare=False, repr=False)
+    metadata: tuple[str, ...] = ()
+    encoding: str | None = None
+    errors: str = "strict"
+
+    @classmethod
+    def checked(
+        cls,
+        *,
+        match: bytes | str | None,
+        types: str | Iterable[str] | None,
+        keys: Keys | None,
+        metadata: str | Iterable[str],
+        encoding: str | None,
+        errors: str,
+    ) -> Selection:
+        """The selection these arguments of `stream` mean.
+
+        Raises InvalidInput if an argument makes no sense by itself or beside another.
+        """
+        if keys is not None and match is not None:
+            raise InvalidInput(
+                "keys= and match= exclude each other: give the keys to read, or a pattern to find them by"
+            )
+        if isinstance(keys, str | bytes):
+            raise InvalidInput(f"keys={keys!r} is one key, not many: write keys=[{keys!r}]")
+        if keys is not None and not isinstance(keys, Iterable | AsyncIterable):
+            raise InvalidInput(
+                f"keys= must be an iterable or async iterable of keys, not {type(keys).__name__}"
+            )
+        return cls(
+            match=_as_bytes("match", match),
+            types=tuple(dict.fromkeys(_type_name(name) for name in _several(types))),
+            keys=keys,
+            metadata=tuple(dict.fromkeys(_metadata_name(name) for name in _several(metadata))),
+            encoding=_codec(encoding, errors),
+            errors=errors,
+        )
+
+
+def _several(names: str | Iterable[str] | None) -> Iterable[str]:
+    if names is None:
+        return ()
+    return (names,) if isinstance(names, str) else names
+
+
+def _as_bytes(name: str, value: Any) -> bytes | None:
+    if value is None or isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    raise InvalidInput(f"{name}={value!r} must be bytes or str, not {type(value).__name__}")
+
+
+def _type_name(name: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidInput(f"a type is named by a str, not {type(name).__name__}: {name!r}")
+    name = TYPE_ALIASES.get(name, name)
+    known = {known.lower(): known for known in CORE_TYPES + MODULE_TYPES}
+    if name.lower() in known:
+        return known[name.lower()]
+    if len(name) == _MODULE_TYPE_LENGTH:  # a module we have not heard of
+        return name
+    near = difflib.get_close_matches(name.lower(), [*known, *TYPE_ALIASES], n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise InvalidInput(
+        f"there is no type {name!r}: {hint}the types are {', '.join(CORE_TYPES)}, json, "
+        f"and a module's own 9-letter names such as {MODULE_TYPES[1]}"
+    )
+
+
+def _metadata_name(name: str) -> str:
+    if name not in METADATA:
+        raise InvalidInput(f"there is no metadata {name!r}: choose from {', '.join(METADATA)}")
+    return name
+
+
+def _codec(encoding: str | None, errors: str) -> str | None:
+    if encoding is None:
+        return None
+    try:
+        codecs.lookup(encoding)
+        codecs.lookup_error(errors)
+    except (LookupError, TypeError) as error:
+        raise InvalidInput(f"encoding={encoding!r}, errors={errors!r}: {error}") from error
+    return encoding

@@ -1,0 +1,205 @@
+"""Values too big to hold: chunk after chunk, each loop over a connection of its own."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from ._blocking import iterate
+from ._connection import Traffic, server_error
+from ._endpoint import Endpoint
+from ._errors import ServerFailure
+from ._options import Options, Selection
+from ._record import Parts, PartsSource
+from ._request import Answer, Burst, ReplyError, ReplyTooBig, command
+from ._session import Pending, Session
+from ._text import text_of, undecodable
+from .datatypes import STRING, Datatype, datatype
+
+_MOST_TRIES = 3
+
+
+class BigValues:
+    """Makes the `Parts` of one stream, and reads them when they are looped over."""
+
+    def __init__(self, endpoint: Endpoint, options: Options, selection: Selection, traffic: Traffic) -> None:
+        self.torn = 0
+        self._endpoint = endpoint
+        self._options = options
+        self._selection = selection
+        self._traffic = traffic
+        self._source = PartsSource(self.chunks, self.blocking_chunks, self.load)
+
+    def parts(self, key: bytes, kind: Datatype, size: int) -> Parts:
+        """The value that stands for a big one."""
+        return Parts(key, kind.name, size, self._source)
+
+    def chunks(self, parts: Parts) -> AsyncIterator[list[Any]]:
+        return _Decoded(self._raw(parts), parts, self._selection)
+
+    def blocking_chunks(self, parts: Parts) -> Iterator[list[Any]]:
+        return iterate(lambda: self.chunks(parts))
+
+    async def load(self, parts: Parts) -> Any:
+        """The whole value: put together from its chunks, or read by one command where it keeps changing."""
+        kind = datatype(parts.type)
+        text = text_of(self._selection)
+        for _ in range(_MOST_TRIES if kind.bounded else 0):
+            gathered = [part async for chunk in self._raw(parts) for part in chunk]
+            if not parts.torn:
+                value = kind.assembled(gathered)
+                return value if text is None else kind.decoded(value, text)
+        value = await self._read_whole(parts, kind)
+        return value if text is None else kind.decoded(value, text)
+
+    def _raw(self, parts: Parts) -> _Chunks:
+        return _Chunks(
+            parts, self, Session(self._endpoint, self._options, self._traffic), self._options.chunk
+        )
+
+    async def _read_whole(self, parts: Parts, kind: Datatype) -> Any:
+        session = Session(self._endpoint, self._options, self._traffic)
+        try:
+            await session.open()
+            asked = kind.ask_whole([parts.key])
+            (pending,) = session.send(Burst(asked.payload, asked.replies, False))
+            answer = await session.answer(pending)
+        finally:
+            session.abort()
+        odd: dict[int, Any] = {}
+        values = kind.take_whole(answer.replies, odd)
+        if odd:
+            reason = odd[0]
+            if isinstance(reason, ReplyError):
+                raise server_error(reason, node=session.node, key=parts.key, command=kind.command)
+            raise ServerFailure("the value is gone: its key was deleted", node=session.node, key=parts.key)
+        parts.torn = False
+        return values[0]
+
+
+class _Chunks:
+    """One loop over one big value.
+
+    The next chunk is asked for before the last is handed out, so the server works while the loop body
+    does; its reply waits here, not in the server. WATCH tells at the end whether the value was touched.
+    """
+
+    def __init__(self, parts: Parts, values: BigValues, session: Session, chunk: int) -> None:
+        self._parts = parts
+        self._values = values
+        self._session = session
+        self._kind = datatype(parts.type)
+        self._steps = self._kind.parts(parts.key, chunk)
+        self._pending: Pending | None = None
+        self._watching = False
+        self._state = "new"
+
+    def __aiter__(self) -> AsyncIterator[list[Any]]:
+        return self
+
+    async def __anext__(self) -> list[Any]:
+        try:
+            return await self._next()
+        except BaseException:
+            self._state = "over"
+            self._session.abort()
+            raise
+
+    async def _next(self) -> list[Any]:
+        if self._state == "over":
+            raise StopAsyncIteration
+        if self._state == "new":
+            self._state = "open"
+            await self._begin()
+        while self._pending is not None:
+            parts, burst = await self._advance(self._pending)
+            self._pending = self._session.send(burst)[0] if burst is not None else None
+            if self._pending is None:
+                await self._end(False)
+            if parts:
+                return parts
+        raise StopAsyncIteration
+
+    async def _begin(self) -> None:
+        await self._session.open()
+        if self._kind.watched:
+            answer = await self._ask(command(b"WATCH", self._parts.key))
+            self._watching = not isinstance(answer.replies[0], ReplyError)
+        _, burst = next(self._steps)
+        assert burst is not None, "a value is read by at least one command"
+        (self._pending,) = self._session.send(burst)
+
+    async def _ask(self, burst: Burst) -> Answer:
+        (pending,) = self._session.send(burst)
+        return await self._session.answer(pending)
+
+    async def _advance(self, pending: Pending) -> tuple[list[Any], Burst | None]:
+        try:
+            try:
+                answer: Answer = await self._session.answer(pending)
+            except ReplyTooBig as surprise:
+                await self._session.reopen()
+                self._watching = False
+                return self._steps.throw(surprise)
+            return self._steps.send(answer)
+        except ReplyError as reply:
+            if not str(reply).startswith("WRONGTYPE"):
+                raise server_error(
+                    reply, node=self._session.node, key=self._parts.key, command=self._kind.command
+                ) from reply
+            await self._end(True)  # another value took the place of this one
+            return [], None
+
+    async def _end(self, replaced: bool) -> None:
+        """Says in `torn` whether what was delivered may not fit together."""
+        torn: bool | None = replaced
+        if self._kind.watched and not replaced:
+            torn = None  # unknown, where WATCH is not allowed
+            if self._watching:
+                look = command(b"MULTI") + command(b"EXISTS", self._parts.key) + command(b"EXEC")
+                torn = (await self._ask(look)).replies[-1] is None
+        self._parts.torn = torn
+        self._values.torn += bool(torn)
+        self._state = "over"
+        self._session.abort()
+
+    def __del__(self) -> None:
+        self._session.drop()
+
+
+class _Decoded:
+    """Chunks as text where text was asked for; a character cut by a chunk's end comes whole in the next."""
+
+    def __init__(self, chunks: AsyncIterator[list[Any]], parts: Parts, selection: Selection) -> None:
+        kind = datatype(parts.type)
+        self._key = parts.key
+        self._selection = selection
+        self._chunks = chunks
+        self._kind = kind
+        self._text = text_of(selection)
+        self._decoder = None
+        if self._text is not None and kind is STRING:
+            self._decoder = codecs.getincrementaldecoder(selection.encoding or "utf-8")(selection.errors)
+
+    def __aiter__(self) -> AsyncIterator[list[Any]]:
+        return self
+
+    async def __anext__(self) -> list[Any]:
+        try:
+            chunk = await self._chunks.__anext__()
+        except StopAsyncIteration:
+            rest = self._as_text([b""], last=True) if self._decoder is not None else []
+            self._decoder = None
+            if any(rest):
+                return rest
+            raise
+        return self._as_text(chunk)
+
+    def _as_text(self, chunk: list[Any], last: bool = False) -> list[Any]:
+        try:
+            if self._decoder is not None:
+                return [self._decoder.decode(piece, last) for piece in chunk]
+            return chunk if self._text is None else self._kind.decoded_parts(chunk, self._text)
+        except UnicodeError as error:
+            raise undecodable(f"{self._kind.name} value", self._selection, error, self._key) from error

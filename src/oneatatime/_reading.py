@@ -1,0 +1,269 @@
+"""One reading of a selection: its tasks, and where the loop over it stands. The only place that starts tasks.
+
+A `Reading` owns a `_Run`: the tasks, the flow between them and the loop, and nothing that points back.
+So when the iterator over a reading is dropped (a `break`, an exception, a timeout), the reading dies by
+its reference count, and takes tasks and connections with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from ._blocking import Blocking, iterate
+from ._errors import StreamClosed
+from ._flow import Statistics
+from ._record import Batch
+from ._source import KeySource
+from ._worker import Work
+
+T = TypeVar("T")
+
+Shape = Callable[[Iterator[Any], Batch], Iterator[Any]]
+"""What a view makes of a batch: from the iterator over its keys, which tells how far the loop is."""
+
+
+class View(Protocol[T]):
+    """An iterator over a reading: it holds what is left of the batch it is in."""
+
+    items: Iterator[T]
+    shape: Shape
+
+
+class _Run:
+    """The tasks that read, in the event loop where the first batch was asked for."""
+
+    def __init__(self, work: Work, source: KeySource | None) -> None:
+        self.work = work
+        self._source = source
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._closed = False
+
+    @property
+    def begun(self) -> bool:
+        return self._loop is not None
+
+    async def take(self) -> Batch | None:
+        """The next batch, or None at the end."""
+        loop = asyncio.get_running_loop()
+        if self._loop is None and not self._closed:
+            self._loop = loop
+            self.work.flow.began = time.perf_counter()
+            if self._source is None:
+                self._spawn(self.work.read_database(self._spawn))
+            else:
+                self._spawn(self.work.read_keys(self._source, self._spawn))
+        elif self._loop is not loop and not self._closed:
+            raise StreamClosed("the stream was begun in another event loop, and lives and ends there")
+        return await self.work.flow.take()
+
+    def __aiter__(self) -> AsyncIterator[Batch]:
+        return self
+
+    async def __anext__(self) -> Batch:
+        batch = await self.take()
+        if batch is None:
+            raise StopAsyncIteration
+        return batch
+
+    def _spawn(self, reading: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
+        self._running += 1
+        task = self._loop.create_task(self._watch(reading))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, reading: Coroutine[Any, Any, None]) -> None:
+        flow = self.work.flow
+        try:
+            await reading
+        except asyncio.CancelledError:
+            flow.fail(StreamClosed("the stream was closed while it was read"))
+            raise
+        except BaseException as error:
+            flow.fail(error)
+            self._cancel(besides=asyncio.current_task())
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._running -= 1
+            if not self._running:
+                flow.finish()
+        finally:
+            reading.close()
+
+    def _cancel(self, besides: asyncio.Task[Any] | None = None) -> None:
+        for task in list(self._tasks):
+            if task is not besides:
+                task.cancel()
+
+    def drop(self) -> None:
+        """Ends everything from a destructor, in whatever thread that runs."""
+        self._closed = True
+        if self._loop is None or self._loop.is_closed() or not self._tasks:
+            return
+        try:
+            here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            here = False
+        if here:
+            self._cancel()
+        else:
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    async def aclose(self) -> None:
+        """Ends everything and waits until nothing of it is left."""
+        self._closed = True
+        if not self.work.flow.complete:
+            self.work.flow.fail(StreamClosed("the stream is closed"))
+        self._cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
+        if self._loop is None and self._source is not None:
+            await self._source.aclose()
+
+
+class Reading:
+    """One reading of a selection, shared by all views of a stream: where the loop stands."""
+
+    def __init__(self, work: Work, source: KeySource | None = None) -> None:
+        self.work = work
+        self._source = source
+        self._run = _Run(work, source)
+        self._blocking: Blocking[Batch] | None = None
+        self._lock: asyncio.Lock | None = None
+        self._batch = Batch([], "", [])
+        self._keys: Iterator[Any] = iter(())
+        self._delivered = 0
+        self._types: Counter[str] = Counter()
+        self._view: weakref.ref[View[Any]] | None = None
+
+    @property
+    def begun(self) -> bool:
+        return self._blocking is not None or self._run.begun
+
+    async def refill(self, view: View[T]) -> T:
+        """The next item for a view whose items have run out; gives it the rest of a batch with it."""
+        if self._blocking is not None:
+            raise StreamClosed("the stream was begun by a plain `for`, and goes on only in one")
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:  # several tasks may share a stream: each item goes to one of them
+            while True:
+                for item in view.items:
+                    return item
+                if not self._hand_rest_to(view):
+                    await asyncio.sleep(0)  # a quick loop over a quick server leaves the others their turn
+                    batch = await self._run.take()
+                    if batch is None:
+                        raise StopAsyncIteration
+                    self._begin(batch, view)
+
+    def refill_blocking(self, view: View[T]) -> T:
+        """The same for a plain `for`."""
+        if self._blocking is None:
+            self._blocking = iterate(lambda run=self._run: run)  # type: ignore[misc]
+        while True:
+            for item in view.items:
+                return item
+            if not self._hand_rest_to(view):
+                self._begin(next(self._blocking), view)
+
+    def _hand_rest_to(self, view: View[Any]) -> bool:
+        """What another view has left of the batch goes to this one."""
+        before = self._view() if self._view is not None else None
+        if before is view:
+            return False
+        left = self._keys.__length_hint__()  # type: ignore[attr-defined]
+        if not left:
+            return False
+        if before is not None:
+            before.items = iter(())
+        self._begin(_from(self._batch, len(self._batch) - left), view)
+        return True
+
+    def _begin(self, batch: Batch, view: View[Any]) -> None:
+        self._account()
+        self._batch = batch
+        self._keys = iter(batch.keys)
+        self._view = weakref.ref(view)
+        view.items = view.shape(self._keys, batch)
+
+    def _account(self) -> None:
+        """Counts what has been delivered of the batch that gives way to another."""
+        delivered = len(self._batch) - self._keys.__length_hint__()  # type: ignore[attr-defined]
+        self._delivered += delivered
+        self._types.update(_types(self._batch, delivered))
+
+    def statistics(self) -> Statistics:
+        work, flow = self.work, self.work.flow
+        here = len(self._batch) - self._keys.__length_hint__()  # type: ignore[attr-defined]
+        delivered = self._delivered + here
+        complete = flow.complete and here == len(self._batch)
+        fraction = 1.0 if complete else self._fraction()
+        now = flow.ended if complete and flow.ended else time.perf_counter()
+        return Statistics(
+            keys=delivered,
+            bytes=flow.traffic.received,
+            types=MappingProxyType(dict(self._types + _types(self._batch, here))),
+            vanished=sum(fetch.vanished for fetch in work.fetches),
+            torn=work.values.torn,
+            commands=flow.traffic.commands,
+            round_trips=flow.traffic.round_trips,
+            elapsed=now - flow.began if flow.began is not None else 0.0,
+            estimated_total=self._estimate(delivered, fraction),
+            fraction=fraction,
+            complete=complete,
+        )
+
+    def _fraction(self) -> float:
+        if self._source is not None:
+            return self._source.taken / self._source.total if self._source.total else 0.0
+        return sum(scan.fraction for scan in self.work.scans) / self.work.options.ranges
+
+    def _estimate(self, delivered: int, fraction: float) -> int | None:
+        selection = self.work.selection
+        if self._source is not None:
+            return self._source.total
+        if selection.match is None and not selection.types:
+            return self.work.server.keys
+        return round(delivered / fraction) if fraction else None
+
+    async def aclose(self) -> None:
+        if self._blocking is not None:
+            self._blocking.close()
+        else:
+            await self._run.aclose()
+
+    def close(self) -> None:
+        """Ends a reading that was begun by a plain `for`, or not begun."""
+        if self._blocking is not None:
+            self._blocking.close()
+        else:
+            self._run.drop()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _from(batch: Batch, start: int) -> Batch:
+    types = batch.types if isinstance(batch.types, str) else batch.types[start:]
+    rest = Batch(batch.keys[start:], types, batch.values[start:])
+    if batch.metadata is not None:
+        rest.metadata = {name: column[start:] for name, column in batch.metadata.items()}
+    if batch.failed is not None:
+        rest.failed = {row - start: error for row, error in batch.failed.items() if row >= start} or None
+    return rest
+
+
+def _types(batch: Batch, rows: int) -> Counter[str]:
+    if isinstance(batch.types, str):
+        return Counter({batch.types: rows} if rows and batch.types else {})
+    return Counter(batch.types[:rows])

@@ -1,0 +1,282 @@
+"""The stream: what the user holds and loops over.
+
+Every loop is a thin skin over batches: `_View` turns the batch at hand into items, and asks its reading
+for the next one when they have run out.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from dataclasses import replace
+from operator import itemgetter
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from ._endpoint import Endpoint
+from ._errors import Error, InvalidInput
+from ._flow import Statistics
+from ._options import Keys, Options, Selection
+from ._reading import Reading, Shape
+from ._record import Batch, Record
+from ._source import KeySource
+from ._worker import Work
+
+T = TypeVar("T")
+
+
+class _View(Generic[T]):
+    """The thin skin over batches: an iterator of items, `async` or plain, that ends with its reading."""
+
+    def __init__(self, reading: Reading, shape: Shape) -> None:
+        self.items: Iterator[T] = iter(())
+        self.shape = shape
+        self._reading = reading
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        for item in self.items:
+            return item
+        return await self._reading.refill(self)
+
+    def __iter__(self) -> Iterator[T]:
+        return _Plain(self, self._reading)
+
+
+class _Plain(Generic[T]):
+    """A view looped over by a plain `for`."""
+
+    def __init__(self, view: _View[T], reading: Reading) -> None:
+        self._view = view
+        self._reading = reading
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        for item in self._view.items:
+            return item
+        return self._reading.refill_blocking(self._view)
+
+
+class _Failing:
+    """Items of a batch in which some rows are errors: each is raised in its place, and costs only itself."""
+
+    def __init__(self, items: Iterator[Any], failed: dict[int, Error]) -> None:
+        self._items = items
+        self._failed = failed
+        self._row = -1
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        item = next(self._items)
+        self._row += 1
+        if self._row in self._failed:
+            raise self._failed[self._row]
+        return item
+
+
+class Stream(_View[Any]):
+    """An async iterator of (key, value) over what was selected; also a plain one.
+
+    Nothing is opened before the first item is asked for. A loop that ends early (`break`, an exception, a
+    timeout) may be followed by another, which goes on where it stopped; a stream that nobody holds any
+    more leaves no task and no connection behind. `aclose()` and `async with` end it at once.
+    """
+
+    def __init__(self, work: Work, source: KeySource | None = None) -> None:
+        super().__init__(Reading(work, source), _pairs)
+        self._work = work
+
+    def records(self) -> _View[Record]:
+        """The same stream as `Record`s: key, type, value and the metadata asked for."""
+        return _View(self._reading, _records)
+
+    def batches(self) -> _View[list[Record]]:
+        """The same stream as lists of `Record`s, one list a page: the quickest way to loop in bulk."""
+        return _View(self._reading, _batches)
+
+    def keys(self) -> _View[Any]:
+        """The keys alone. If this is how the stream begins, no value is read at all."""
+        if not self._reading.begun:
+            self._work.names_only = True
+        return _View(self._reading, _names)
+
+    def statistics(self) -> Statistics:
+        """A snapshot of what has been done so far."""
+        return self._reading.statistics()
+
+    async def aclose(self) -> None:
+        """Ends the stream; returns when its tasks and connections are gone."""
+        await self._reading.aclose()
+
+    def close(self) -> None:
+        """The same for code without an event loop."""
+        self._reading.close()
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        done = self.statistics()
+        state = "complete" if done.complete else f"{done.fraction:.0%} done"
+        return f"<Stream of {self._work.endpoint.node}: {done.keys} keys, {state}>"
+
+
+def stream(
+    source: object,
+    *,
+    match: bytes | str | None = None,
+    types: str | Iterable[str] | None = None,
+    keys: Keys | None = None,
+    metadata: str | Iterable[str] = (),
+    encoding: str | None = None,
+    errors: str = "strict",
+    count: int | None = None,
+    options: Options | None = None,
+) -> Stream:
+    """Everything in a database, as an async iterator of (key, value); all types mixed.
+
+    `source` is a URL (`redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://`) or a client object of
+    redis-py, valkey-py, coredis or valkey-glide, which is only asked how to connect. `match` is a glob
+    pattern, `types` one of Redis's type names or several, `keys` the keys to read instead of all.
+    `metadata` names what `records()` shall know beside the value: "ttl" (ms), "memory" (bytes), "idle"
+    (s), "freq", "encoding". `encoding` gives str for bytes, `errors` as in `bytes.decode`. `count` is
+    SCAN's COUNT; `options` holds all other settings.
+
+    Values: string bytes, hash dict, list list, set set, zset list of (member, score), stream list of
+    (id, fields), JSON the document, any other type `Opaque`; a value over `Options.parts_over` bytes is a
+    `Parts`, itself an async iterator. Every key that exists from the first step to the last is delivered
+    at least once.
+
+    Raises InvalidInput here, for arguments that make no sense; the loop raises what `oneatatime.Error`
+    documents.
+
+    >>> import oneatatime
+    >>> async def total(url):
+    ...     return sum([len(value) async for key, value in oneatatime.stream(url, types="string")])
+    """
+    selection = Selection.checked(
+        match=match, types=types, keys=keys, metadata=metadata, encoding=encoding, errors=errors
+    )
+    work = Work(Endpoint.of(source), _options(options, count), selection)
+    return Stream(work, KeySource(keys) if keys is not None else None)
+
+
+class OneAtATime(_View[Any]):
+    """The values of given keys, in their order, one at a time: None for a key that is not there.
+
+    `redis` is a URL or a client object, as for `stream`. `keys` may be any iterable or async iterable,
+    finite or endless. Values come as soon as they are there: a slow source of keys is read key by key, a
+    fast one a page at a time. Keys are taken a few pages ahead of the loop.
+
+    Each loop starts over the keys; keys that can be run through only once go on where they stopped.
+
+    >>> import oneatatime
+    >>> async def show(redis):
+    ...     async for value in oneatatime.OneAtATime(redis, ["user:1", "user:2"]):
+    ...         print(value)
+    """
+
+    def __init__(
+        self,
+        redis: object,
+        keys: Keys,
+        *,
+        encoding: str | None = None,
+        errors: str = "strict",
+        count: int | None = None,
+        options: Options | None = None,
+    ) -> None:
+        if keys is None:
+            raise InvalidInput("keys= is missing: OneAtATime reads the keys it is given")
+        self._selection = Selection.checked(
+            match=None, types=None, keys=keys, metadata=(), encoding=encoding, errors=errors
+        )
+        self._endpoint = Endpoint.of(redis)
+        self._options = _options(options, count)
+        self._keys = keys
+        super().__init__(self._new_reading(), _values)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        self._start_over()
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        self._start_over()
+        return super().__iter__()
+
+    async def aclose(self) -> None:
+        """Ends the iteration; returns when its tasks and connections are gone."""
+        await self._reading.aclose()
+
+    def _start_over(self) -> None:
+        once = self._keys.__aiter__() if isinstance(self._keys, AsyncIterable) else iter(self._keys)
+        if once is not self._keys and self._reading.begun:
+            self._reading.close()
+            self._reading = self._new_reading()
+            self.items = iter(())
+
+    def _new_reading(self) -> Reading:
+        work = Work(self._endpoint, self._options, self._selection, keep_missing=True)
+        return Reading(work, KeySource(self._keys))
+
+
+def _options(options: Options | None, count: int | None) -> Options:
+    options = options or Options()
+    return options if count is None else replace(options, count=count)
+
+
+# What an item is
+
+
+def _pairs(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
+    return _rows(zip(keys, batch.values), batch)
+
+
+def _values(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
+    return _rows(map(itemgetter(1), zip(keys, batch.values)), batch)
+
+
+def _names(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
+    return _rows(keys, batch)
+
+
+def _records(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
+    return _rows(_all_records(keys, batch), batch)
+
+
+def _rows(items: Iterator[Any], batch: Batch) -> Iterator[Any]:
+    return items if batch.failed is None else _Failing(items, batch.failed)
+
+
+def _all_records(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
+    types = itertools.repeat(batch.types) if isinstance(batch.types, str) else batch.types
+    columns = batch.metadata or {}
+    metadata = [columns.get(name) or itertools.repeat(None) for name in Record._fields[3:]]
+    return map(Record, keys, types, batch.values, *metadata)
+
+
+def _batches(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
+    records = list(_all_records(keys, batch))
+    if batch.failed is None:
+        return iter([records])
+    good = [record for row, record in enumerate(records) if row not in batch.failed]
+    return _Failing(iter([good, *batch.failed]), dict(enumerate(batch.failed.values(), start=1)))

@@ -1,0 +1,265 @@
+"""What each task of a stream does: read one partition, or the keys that somebody gives.
+
+The write order is what keeps the server busy: as soon as a page of keys has come, one write asks for
+the next page and for this page's values, and the server works on them while this side unpacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._connection import Connection
+from ._endpoint import Endpoint
+from ._errors import InvalidInput, PermissionDenied, ServerFailure
+from ._fetch import Batches, Fetch
+from ._flow import Flow
+from ._options import MiB, Options, Selection
+from ._partition import Partition, plan
+from ._parts import BigValues
+from ._record import Batch
+from ._request import Burst, ReplyTooBig
+from ._scan import Border, Scan
+from ._session import Pending, Session, info
+from ._shape import Shapes
+from ._source import KeySource
+from .datatypes import datatype
+
+log = logging.getLogger("oneatatime")
+
+_MEMORY_CHECK = 1.0  # seconds between looks at a server that evicts when it is full
+_HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked for that nobody bounds
+_LEAST_HEADROOM = 256 * MiB
+
+
+@dataclass
+class Server:
+    """What was found out about the server when the stream began, and is looked at again."""
+
+    keys: int | None = None
+    run_id: bytes | None = None
+    evicts: bool = False
+    roomy: bool = True
+    looked: float = 0.0
+
+    def take_memory(self, fields: dict[str, str]) -> None:
+        """Whether it has memory to spare: a reply counts as used memory, and can evict keys."""
+        most = int(fields.get("maxmemory", 0))
+        self.evicts = most > 0 and fields.get("maxmemory_policy", "noeviction") != "noeviction"
+        free = most - int(fields.get("used_memory", 0))
+        self.roomy = not self.evicts or free > max(_HEADROOM * most, _LEAST_HEADROOM)
+        self.looked = time.monotonic()
+
+
+@dataclass
+class Work:
+    """What the workers of one stream share. It knows nothing of the stream, which may be dropped."""
+
+    endpoint: Endpoint
+    options: Options
+    selection: Selection
+    names_only: bool = False
+    keep_missing: bool = False
+    flow: Flow = field(init=False)
+    values: BigValues = field(init=False)
+    shapes: Shapes = field(init=False)
+    server: Server = field(default_factory=Server)
+    border: Border = field(default_factory=Border)
+    scans: list[Scan] = field(default_factory=list)
+    fetches: list[Fetch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        types = self.selection.types
+        self.flow = Flow(self.options.ahead)
+        self.values = BigValues(self.endpoint, self.options, self.selection, self.flow.traffic)
+        told = self.selection.keys is None and len(types) == 1
+        self.shapes = Shapes(datatype(types[0]) if told else None)
+
+    def session(self) -> Session:
+        return Session(self.endpoint, self.options, self.flow.traffic)
+
+    def fetch(self) -> Fetch:
+        fetch = Fetch(
+            self.selection,
+            self.options,
+            self.shapes,
+            node=self.endpoint.node,
+            parts=self.values.parts,
+            roomy=lambda: self.server.roomy,
+            keep_missing=self.keep_missing,
+        )
+        self.fetches.append(fetch)
+        return fetch
+
+    async def read_database(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """Looks at the server, then reads it: the first partition here, `spawn` for each of the others."""
+        session = self.session()
+        try:
+            await self.look(session, await session.open())
+            first, *others = plan(self.options.ranges)
+            for partition in others:
+                spawn(self.read_partition(partition))
+            await read_partition(self, first, session)
+        finally:
+            session.abort()
+
+    async def read_partition(self, partition: Partition) -> None:
+        """Reads one partition over a connection of its own."""
+        session = self.session()
+        try:
+            await session.open()
+            await session.check(self.server.run_id)
+            await read_partition(self, partition, session)
+        finally:
+            session.abort()
+
+    async def read_keys(self, source: KeySource, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """Reads the keys that somebody gives, in their order."""
+        session = self.session()
+        begun: asyncio.Queue[Begun | None] = asyncio.Queue(1)
+        try:
+            await self.look(session, await session.open())
+            if source.needs_pulling:
+                spawn(source.pull())
+            spawn(begin_pages(self, source, session, begun))
+            await finish_pages(self, session, begun)
+        finally:
+            session.abort()
+            await source.aclose()
+
+    async def look(self, session: Session, connection: Connection) -> None:
+        """Finds out what the server is. Raises InvalidInput for a part of a bigger deployment."""
+        mode = connection.hello.get("mode")
+        if mode is None:
+            mode = (await _info(connection, "server")).get("redis_mode", "standalone")
+        if mode == "cluster":
+            text = (
+                "this is one node of a cluster and holds only a part of its keys; clusters are not read yet"
+            )
+            raise InvalidInput(text, node=connection.node)
+        if mode == "sentinel":
+            text = "this is a Sentinel, which holds no keys; give the address of the server it watches"
+            raise InvalidInput(text, node=connection.node)
+        if connection.touches:
+            log.info("%s has no CLIENT NO-TOUCH: reading values moves its LRU clock", connection.node)
+        self.server.run_id = await session.identify()
+        try:
+            self.server.keys = await connection.call(b"DBSIZE")
+        except PermissionDenied:
+            log.debug("DBSIZE is not allowed: the total can only be estimated")
+        self.server.take_memory(await _info(connection, "memory"))
+
+    async def look_at_memory(self, connection: Connection) -> None:
+        """Looks again whether a server that evicts has memory to spare, about once a second."""
+        if self.server.evicts and time.monotonic() - self.server.looked > _MEMORY_CHECK:
+            self.server.take_memory(await _info(connection, "memory"))
+
+
+async def read_partition(work: Work, partition: Partition, session: Session) -> None:
+    """SCAN and fetch over one cursor range, page by page, to its end."""
+    scan = Scan(partition, work.selection, work.options.count, border=work.border, node=session.node)
+    fetch = work.fetch()
+    work.scans.append(scan)
+    (asked,) = session.send(scan.request())
+    while not scan.finished:
+        keys = await _page(session, scan, asked)
+        steps = _steps(work, fetch, keys, by_type=scan.by_type)
+        first = next(steps, None)
+        bursts = [] if scan.finished else [scan.request()]
+        if isinstance(first, Burst):
+            bursts.append(first)
+        sent = session.send(*bursts) if bursts else []
+        if not scan.finished:
+            asked = sent[0]
+        await drive(work, session, steps, first, sent[-1] if isinstance(first, Burst) else None)
+        await work.look_at_memory(session.connection)
+
+
+async def _page(session: Session, scan: Scan, asked: Pending) -> list[bytes]:
+    """The next page of keys; smaller ones where the keys themselves are too much for one reply."""
+    while True:
+        try:
+            return scan.take((await session.answer(asked)).replies[0])
+        except ReplyTooBig:
+            await session.reopen()
+            scan.count = max(1, scan.count // 16)
+            (asked,) = session.send(scan.request(bounded=scan.count > 1))
+
+
+def _steps(work: Work, fetch: Fetch, keys: list[bytes], *, by_type: bool) -> Batches:
+    if not keys:
+        return _nothing()
+    if work.names_only:
+        return fetch.names(keys, check_types=bool(work.selection.types) and not by_type)
+    return fetch.batches(keys)
+
+
+def _nothing() -> Batches:
+    yield from ()
+
+
+async def drive(
+    work: Work, session: Session, steps: Batches, item: Burst | Batch | None, sent: Pending | None
+) -> None:
+    """Runs a fetch to its end: sends its bursts, gives it the answers, hands its batches over.
+
+    `item` is what it yielded first; `sent` the same, where it has been sent already.
+    """
+    try:
+        while item is not None:
+            if isinstance(item, Batch):
+                await work.flow.put(item)
+                item = next(steps)
+                continue
+            if sent is None:
+                (sent,) = session.send(item)
+            try:
+                answer = await session.answer(sent)
+            except ReplyTooBig as surprise:
+                log.debug(
+                    "%s: a reply of more than %d bytes was refused", session.node, work.options.reply_limit
+                )
+                await session.reopen()
+                item = steps.throw(surprise)
+            else:
+                item = steps.send(answer)
+            sent = None
+    except StopIteration:
+        return
+
+
+# The keys that somebody gives: one task begins pages, the other finishes them in order
+
+Begun = tuple[Batches, "Burst | Batch | None", "Pending | None"]
+
+
+async def begin_pages(
+    work: Work, source: KeySource, session: Session, begun: asyncio.Queue[Begun | None]
+) -> None:
+    """Asks for a page of values as soon as there are keys, one page ahead of the one being finished."""
+    fetch = work.fetch()
+    while keys := await source.take(work.options.count, work.options.burst):
+        steps = _steps(work, fetch, keys, by_type=False)
+        first = next(steps, None)
+        sent = session.send(first)[0] if isinstance(first, Burst) else None
+        await begun.put((steps, first, sent))
+    await begun.put(None)
+
+
+async def finish_pages(work: Work, session: Session, begun: asyncio.Queue[Begun | None]) -> None:
+    """Hands over the values of one page after the other."""
+    while (page := await begun.get()) is not None:
+        await drive(work, session, *page)
+        await work.look_at_memory(session.connection)
+
+
+async def _info(connection: Connection, section: str) -> dict[str, str]:
+    try:
+        return info(await connection.call(b"INFO", section.encode()))
+    except (PermissionDenied, ServerFailure) as error:
+        log.debug("INFO %s: %s", section, error)
+        return {}

@@ -1,0 +1,75 @@
+"""The command line: `oneatatime keys`, `oneatatime items`, `oneatatime demo`.
+
+Each command has a file of its own and imports what is heavy only when it runs, so that `--help`
+answers at once. Data goes to stdout; progress, warnings and errors go to stderr. Exit codes: 0 done,
+1 failure, 2 usage, 130 interrupted, 141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+
+import click
+
+from .demo import demo
+from .items import items
+from .keys import keys
+
+_FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
+
+
+class _Commands(click.Group):
+    """The commands, with every error of ours turned into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from .. import Error, InvalidInput
+
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except InvalidInput as error:
+            _leave(str(error), _MISUSED)
+        except Error as error:
+            _leave(str(error), _FAILED)
+        except (click.Abort, KeyboardInterrupt):
+            _leave("interrupted", _INTERRUPTED)
+        except Exception as error:
+            if os.environ.get("ONEATATIME_TRACEBACK"):
+                raise
+            _leave(f"{type(error).__name__}: {error} (ONEATATIME_TRACEBACK=1 shows where)", _FAILED)
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    click.echo(f"oneatatime: {message}", err=True)
+    raise click.exceptions.Exit(code) from None
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from .._version import __version__
+
+    click.echo(f"oneatatime {__version__}")
+    ctx.exit()
+
+
+@click.group(cls=_Commands)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """Everything in a Redis or Valkey server, one at a time.
+
+    Without a URL or --host the server is $REDIS_URL, else $VALKEY_URL, else redis://localhost.
+    """
+
+
+for _command in (keys, items, demo):
+    main.add_command(_command)

@@ -1,0 +1,117 @@
+"""Standard output in big blocks, polite to terminals and to readers that go away."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+
+import click
+
+_BLOCK = 64 * 1024  # what a pipe holds: bigger writes only wait longer
+
+
+class Output:
+    """Where the data goes. Lines gather until a block is full; a terminal sees each batch at once.
+
+    `before_terminal` is called before anything is shown on a terminal: a progress bar wipes itself.
+    `writing` is True while a write may wait for a slow reader.
+    """
+
+    def __init__(self) -> None:
+        if sys.stdout is None:
+            raise click.ClickException("standard output is closed")
+        self.terminal = sys.stdout.isatty()
+        self.before_terminal: Callable[[], None] = lambda: None
+        self.writing = False
+        self._stream = sys.stdout.buffer
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        """Add whole lines; they may wait in memory for more until the block is full or `flush`."""
+        self._lines.append(data)
+        self._size += len(data)
+        if self._size >= _BLOCK or self.terminal:
+            self.flush()
+
+    def write_json(self, text: str) -> None:
+        """Add lines of JSON; on a terminal whatever could act on it is written as \\u001b and the like."""
+        self.write((_harmless_json(text) if self.terminal else text).encode())
+
+    def flush(self) -> None:
+        """Write what waits. Raises BrokenPipeError when the reader has gone."""
+        if not self._lines:
+            return
+        data = b"".join(self._lines)
+        self._lines.clear()
+        self._size = 0
+        if self.terminal:
+            self.before_terminal()
+        self.writing = True
+        try:
+            self._stream.write(data)
+            self._stream.flush()
+        finally:
+            self.writing = False
+
+    def abandon(self) -> None:
+        """Throw away what has not been written, here and in Python's buffer, so that nothing is written,
+        fails or waits for a reader when the interpreter ends."""
+        self._lines.clear()
+        self._size = 0
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+        except (OSError, ValueError):  # not a real file: nothing will fail either
+            pass
+
+
+def readable(key: bytes) -> bytes:
+    """A key as a terminal may see it: itself if all of it can be printed, else quoted as redis-cli does.
+
+    >>> readable("Zürich".encode()), readable(b"a\\xff\\n")
+    (b'Z\\xc3\\xbcrich', b'"a\\\\xff\\\\n"')
+    """
+    try:
+        if key.decode().isprintable():
+            return key
+    except UnicodeDecodeError:
+        pass
+    return b'"%b"' % b"".join([_ESCAPED[byte] for byte in key])
+
+
+def _escaped(byte: int) -> bytes:
+    short = {
+        0x22: b'\\"',
+        0x5C: b"\\\\",
+        0x0A: b"\\n",
+        0x0D: b"\\r",
+        0x09: b"\\t",
+        0x07: b"\\a",
+        0x08: b"\\b",
+    }
+    return short.get(byte) or (bytes([byte]) if 0x20 <= byte < 0x7F else b"\\x%02x" % byte)
+
+
+_ESCAPED = [_escaped(byte) for byte in range(256)]
+
+
+def _harmless_json(lines: str) -> str:
+    """The same JSON with every character that cannot be printed as an escape; the newlines stay.
+
+    Such characters stand only inside strings, where JSON allows the escape.
+    """
+    return _MAYBE_UNPRINTABLE.sub(
+        lambda found: found[0] if found[0].isprintable() else _json_escape(found[0]), lines
+    )
+
+
+_MAYBE_UNPRINTABLE = re.compile(r"[^\n -~]")
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join([f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)])

@@ -1,0 +1,33 @@
+"""Redis's types, one file each: how small values are read, how big ones are read in parts.
+
+A new type is a new file and a line in `_KNOWN`. Types without one are delivered as `Opaque`.
+"""
+
+from __future__ import annotations
+
+from ._datatype import WHOLE as WHOLE
+from ._datatype import Datatype as Datatype
+from ._datatype import Odd as Odd
+from ._datatype import OddRows as OddRows
+from ._datatype import Steps as Steps
+from ._datatype import Text as Text
+from .hash import Hash
+from .json import Json
+from .list import List
+from .opaque import OpaqueType
+from .set import Set
+from .stream import StreamLog
+from .string import SMALL as SMALL
+from .string import String
+from .zset import SortedSet
+
+STRING = String()
+
+_KNOWN: dict[str, Datatype] = {
+    datatype.name: datatype for datatype in (STRING, Hash(), List(), Set(), SortedSet(), StreamLog(), Json())
+}
+
+
+def datatype(name: str) -> Datatype:
+    """The datatype that TYPE calls `name`: always one, `Opaque` when there is no better."""
+    return _KNOWN.get(name) or _KNOWN.setdefault(name, OpaqueType(name))

@@ -1,0 +1,99 @@
+"""What a datatype can do: the one interface between the reader and Redis's types.
+
+A datatype holds no state and does no I/O: it makes bursts and reads answers. Values come in three
+sizes. Most are small and read by one bounded command (`ask`, `take`), whose reply itself shows
+whether it was all. One that turns out bigger is measured (`measure`), and then read whole by one
+command (`ask_whole`, `take`), or in parts (`parts`) by as many as it needs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Sequence
+from enum import Enum
+from typing import Any
+
+from .._request import Answer, Burst, Reply, ReplyError, for_each
+
+Text = Callable[[bytes], Any]
+Steps = Generator["tuple[list[Any], Burst | None]", Answer, None]
+"""Reading a big value: yields (the parts in the last answer, what to ask next or None at the end)."""
+
+WHOLE = 1 << 30
+"""A limit no value reaches that is read whole, and that no server's arithmetic overflows on."""
+
+
+class Odd(Enum):
+    """Why a bounded read gave no value."""
+
+    GONE = "there is no such key"
+    MORE = "it is bigger than what was asked for"
+    EMPTY = "gone, or there and empty: `confirm` will tell"
+    UNSURE = "gone or of another type: TYPE will tell"
+
+
+OddRows = dict[int, "Odd | ReplyError"]
+
+
+class Datatype(ABC):
+    """One of Redis's types. `name` is what TYPE calls it.
+
+    `watched`: its parts may not fit together when it changes meanwhile, so WATCH looks on.
+    `command` is what reads it, for messages. Every read fails on a key of another type, so that a type
+    may be guessed. `bounded`: `ask` keeps to its limit; if not, a value is measured before it is first
+    asked for, and is read by one command even when it is big and wanted whole.
+    """
+
+    name: str
+    command: str
+    watched = False
+    bounded = True
+
+    @abstractmethod
+    def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
+        """Asks for the values of keys, at most about `limit` elements of each."""
+
+    @abstractmethod
+    def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
+        """The values in the replies to `ask`; rows without one are None here and told in `odd`."""
+
+    @abstractmethod
+    def ask_whole(self, keys: Sequence[bytes]) -> Burst:
+        """Asks for whole values."""
+
+    def take_whole(self, replies: list[Reply], odd: OddRows) -> list[Any]:
+        """The values in the replies to `ask_whole`."""
+        return self.take(replies, WHOLE, odd)
+
+    @abstractmethod
+    def parts(self, key: bytes, chunk: int) -> Steps:
+        """Reads one big value, about `chunk` bytes at a time."""
+
+    def assembled(self, parts: list[Any]) -> Any:
+        """The value that all parts together are."""
+        return parts
+
+    @abstractmethod
+    def decoded(self, value: Any, text: Text) -> Any:
+        """The value with every string in it turned into text."""
+
+    @abstractmethod
+    def decoded_parts(self, parts: list[Any], text: Text) -> list[Any]:
+        """Parts with every string in them turned into text."""
+
+    def confirm(self, keys: Sequence[bytes]) -> Burst:
+        """Asks again about keys whose reply was Odd.EMPTY, so that there is no doubt."""
+        raise TypeError(f"no {self.name} is ever empty")
+
+    def take_confirmed(self, replies: list[Reply], odd: OddRows) -> list[Any]:
+        """The values in the replies to `confirm`."""
+        raise TypeError(f"no {self.name} is ever empty")
+
+    def measure(self, keys: Sequence[bytes]) -> Burst:
+        """Asks for the bytes that values take in the server: samples, and touches nothing."""
+        return for_each((b"MEMORY", b"USAGE"), keys)
+
+
+def odd_reply(reply: Reply) -> Odd | ReplyError:
+    """What a reply means that is not of the form asked for."""
+    return reply if isinstance(reply, ReplyError) else Odd.UNSURE

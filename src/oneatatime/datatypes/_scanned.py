@@ -1,0 +1,47 @@
+"""Reading a big collection by HSCAN, SSCAN or ZSCAN, in steps sized by what the last one weighed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .._request import Reply, ReplyError, ReplyTooBig, command
+from ._datatype import Odd, Steps, odd_reply
+
+FIRST_COUNT = 16
+MOST_COUNT = 1000
+"""Elements asked for at a time: about 0.3 ms of server time, whatever a chunk would have room for."""
+
+
+def scanned(name: bytes, key: bytes, chunk: int, elements: Callable[[list[Any]], list[Any]]) -> Steps:
+    """Steps over a collection: every element that is there all along is in at least one of them."""
+    cursor, count = b"0", FIRST_COUNT
+    parts: list[Any] = []
+    while True:
+        try:
+            answer = yield parts, command(name, key, cursor, b"COUNT", count, bounded=count > 1)
+        except ReplyTooBig:
+            parts, count = [], 1
+            continue
+        reply = answer.replies[0]
+        if isinstance(reply, ReplyError):
+            raise reply
+        cursor, flat = reply
+        parts = elements(flat)
+        if cursor == b"0":
+            yield parts, None
+            return
+        count = next_count(count, len(parts), answer.size, chunk)
+
+
+def next_count(count: int, got: int, size: int, chunk: int) -> int:
+    """How many elements to ask for so that about `chunk` bytes come, grown at most fourfold a step."""
+    fitting = chunk * max(got, 1) // max(size, 1)
+    return max(1, min(fitting, count * 4, MOST_COUNT))
+
+
+def odd_scan(reply: Reply) -> Odd | ReplyError:
+    """Why a bounded HSCAN or SSCAN gave no value: an empty collection and no key are the same thing."""
+    if reply.__class__ is not list or len(reply) != 2:
+        return odd_reply(reply)
+    return Odd.GONE if reply[0] == b"0" else Odd.MORE

@@ -1,0 +1,52 @@
+"""Hashes: dict of field to value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._request import Burst, Reply, for_each
+from ._datatype import WHOLE, Datatype, OddRows, Steps, Text
+from ._scanned import odd_scan, scanned
+
+
+class Hash(Datatype):
+    """Read by HSCAN, which costs what HGETALL costs and tells by its cursor whether it was all."""
+
+    name = "hash"
+    command = "HSCAN"
+
+    def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
+        return for_each((b"HSCAN",), keys, (b"0", b"COUNT", limit))
+
+    def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
+        values: list[Any] = []
+        append = values.append
+        for reply in replies:
+            if reply.__class__ is list and len(reply) == 2 and reply[0] == b"0" and (flat := reply[1]):
+                following = iter(flat)
+                append(dict(zip(following, following)))
+            else:
+                odd[len(values)] = odd_scan(reply)
+                append(None)
+        return values
+
+    def ask_whole(self, keys: Sequence[bytes]) -> Burst:
+        return self.ask(keys, WHOLE)
+
+    def parts(self, key: bytes, chunk: int) -> Steps:
+        return scanned(b"HSCAN", key, chunk, _pairs)
+
+    def assembled(self, parts: list[Any]) -> Any:
+        return dict(parts)
+
+    def decoded(self, value: Any, text: Text) -> Any:
+        return {text(name): text(content) for name, content in value.items()}
+
+    def decoded_parts(self, parts: list[Any], text: Text) -> list[Any]:
+        return [(text(name), text(content)) for name, content in parts]
+
+
+def _pairs(flat: list[bytes]) -> list[Any]:
+    following = iter(flat)
+    return list(zip(following, following))

@@ -1,0 +1,99 @@
+"""Documents of the JSON module: what `json.loads` makes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from .._request import Answer, Burst, Reply, ReplyError, command, for_each
+from ._datatype import Datatype, Odd, OddRows, Steps, Text, odd_reply
+from ._scanned import FIRST_COUNT, next_count
+
+
+class Json(Datatype):
+    """Read by JSON.GET, which cannot be bounded: a document is measured before, or has proven small.
+
+    In parts: of an object (name, value), of an array its elements, of anything else itself.
+    """
+
+    name = "ReJSON-RL"
+    command = "JSON.GET"
+    watched = True
+    bounded = False
+
+    def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
+        return for_each((b"JSON.GET",), keys)
+
+    def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
+        values: list[Any] = []
+        for row, reply in enumerate(replies):
+            if reply.__class__ is bytes:
+                values.append(json.loads(reply))
+            else:
+                odd[row] = Odd.UNSURE if reply is None else odd_reply(reply)
+                values.append(None)
+        return values
+
+    def ask_whole(self, keys: Sequence[bytes]) -> Burst:
+        return self.ask(keys, 0)
+
+    def parts(self, key: bytes, chunk: int) -> Steps:
+        kind = _first((yield [], command(b"JSON.TYPE", key)))
+        if kind == b"object":
+            yield from _members(key, chunk)
+        elif kind == b"array":
+            yield from _elements(key, chunk)
+        elif kind is None:
+            yield [], None
+        else:
+            whole = _first((yield [], command(b"JSON.GET", key, bounded=False)))
+            yield ([] if whole is None else [json.loads(whole)]), None
+
+    def decoded(self, value: Any, text: Text) -> Any:
+        return value  # JSON is text already
+
+    def decoded_parts(self, parts: list[Any], text: Text) -> list[Any]:
+        return parts
+
+
+def _members(key: bytes, chunk: int) -> Steps:
+    names = _first((yield [], command(b"JSON.OBJKEYS", key, bounded=False))) or []
+    parts: list[Any] = []
+    start, count = 0, FIRST_COUNT
+    while start < len(names):
+        asked = names[start : start + count]
+        paths = [b"[" + json.dumps(name.decode(), ensure_ascii=False).encode() + b"]" for name in asked]
+        packed = for_each((b"JSON.GET", key), paths)
+        answer = yield parts, Burst(packed.payload, packed.replies, False)
+        parts = []
+        for name, reply in zip(asked, answer.replies):
+            if isinstance(reply, ReplyError):  # the member went away meanwhile
+                continue
+            if reply is not None:
+                parts.append((name.decode(), json.loads(reply)))
+        start += len(asked)
+        count = next_count(count, len(asked), answer.size, chunk)
+    yield parts, None
+
+
+def _elements(key: bytes, chunk: int) -> Steps:
+    parts: list[Any] = []
+    start, count = 0, FIRST_COUNT
+    while True:
+        path = b"$[%d:%d]" % (start, start + count)
+        answer = yield parts, command(b"JSON.GET", key, path, bounded=False)
+        text = _first(answer)
+        parts = [] if text is None else json.loads(text)
+        if len(parts) < count:
+            yield parts, None
+            return
+        start += len(parts)
+        count = next_count(count, len(parts), answer.size, chunk)
+
+
+def _first(answer: Answer) -> Any:
+    reply = answer.replies[0]
+    if isinstance(reply, ReplyError):
+        raise reply
+    return reply

@@ -1,0 +1,46 @@
+"""Sets: set of members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._request import Burst, Reply, for_each
+from ._datatype import WHOLE, Datatype, OddRows, Steps, Text
+from ._scanned import odd_scan, scanned
+
+
+class Set(Datatype):
+    """Read by SSCAN, which tells by its cursor whether it was all."""
+
+    name = "set"
+    command = "SSCAN"
+
+    def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
+        return for_each((b"SSCAN",), keys, (b"0", b"COUNT", limit))
+
+    def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
+        values: list[Any] = []
+        append = values.append
+        for reply in replies:
+            if reply.__class__ is list and len(reply) == 2 and reply[0] == b"0" and reply[1]:
+                append(set(reply[1]))
+            else:
+                odd[len(values)] = odd_scan(reply)
+                append(None)
+        return values
+
+    def ask_whole(self, keys: Sequence[bytes]) -> Burst:
+        return self.ask(keys, WHOLE)
+
+    def parts(self, key: bytes, chunk: int) -> Steps:
+        return scanned(b"SSCAN", key, chunk, list)
+
+    def assembled(self, parts: list[Any]) -> Any:
+        return set(parts)
+
+    def decoded(self, value: Any, text: Text) -> Any:
+        return {text(member) for member in value}
+
+    def decoded_parts(self, parts: list[Any], text: Text) -> list[Any]:
+        return [text(member) for member in parts]

@@ -1,0 +1,110 @@
+"""Streams: list of (id, fields), oldest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._record import RepeatedFields
+from .._request import Burst, Reply, ReplyError, ReplyTooBig, command, for_each
+from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply
+from ._scanned import FIRST_COUNT, next_count
+
+
+class StreamLog(Datatype):
+    """Read by XRANGE of one entry more than the limit. A stream may exist without entries.
+
+    In parts it is read up to the entry that was last when reading began, or a fast producer would
+    make it endless. Ids neither change nor come back, so every entry comes exactly once.
+    """
+
+    name = "stream"
+    command = "XRANGE"
+
+    def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
+        return for_each((b"XRANGE",), keys, (b"-", b"+", b"COUNT", limit + 1))
+
+    def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
+        values: list[Any] = []
+        append = values.append
+        for reply in replies:
+            if reply.__class__ is not list or not reply:
+                odd[len(values)] = Odd.EMPTY if reply == [] else odd_reply(reply)
+                append(None)
+                continue
+            if len(reply) > limit:
+                odd[len(values)] = Odd.MORE
+            append(_entries(reply))
+        return values
+
+    def ask_whole(self, keys: Sequence[bytes]) -> Burst:
+        return self.ask(keys, WHOLE)
+
+    def confirm(self, keys: Sequence[bytes]) -> Burst:
+        return for_each((b"XINFO", b"STREAM"), keys)  # fails without a key, tells the length with one
+
+    def take_confirmed(self, replies: list[Reply], odd: OddRows) -> list[Any]:
+        for row, reply in enumerate(replies):
+            if isinstance(reply, ReplyError):
+                odd[row] = Odd.GONE if "no such key" in str(reply) else reply
+            elif _length(reply):
+                odd[row] = Odd.UNSURE  # it has got entries meanwhile
+        return [[] for _ in replies]
+
+    def parts(self, key: bytes, chunk: int) -> Steps:
+        newest = (yield [], command(b"XREVRANGE", key, b"+", b"-", b"COUNT", 1, bounded=False)).replies[0]
+        if isinstance(newest, ReplyError):
+            raise newest
+        if not newest:
+            yield [], None
+            return
+        last, start, count = newest[0][0], b"-", FIRST_COUNT
+        parts: list[Any] = []
+        while True:
+            request = command(b"XRANGE", key, start, last, b"COUNT", count, bounded=count > 1)
+            try:
+                answer = yield parts, request
+            except ReplyTooBig:
+                parts, count = [], 1
+                continue
+            reply = answer.replies[0]
+            if isinstance(reply, ReplyError):
+                raise reply
+            parts = _entries(reply)
+            if not reply or reply[-1][0] == last:
+                yield parts, None
+                return
+            start = b"(" + reply[-1][0]
+            count = next_count(count, len(parts), answer.size, chunk)
+
+    def decoded(self, value: Any, text: Text) -> Any:
+        return [(text(entry), _decoded_fields(fields, text)) for entry, fields in value]
+
+    def decoded_parts(self, parts: list[Any], text: Text) -> list[Any]:
+        return self.decoded(parts, text)  # type: ignore[no-any-return]
+
+
+def _entries(reply: list[Any]) -> list[Any]:
+    # an entry deleted from the middle of a node may come without fields (nil) on some servers
+    return [(entry, _fields(flat or [])) for entry, flat in reply]
+
+
+def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+    following = iter(flat)
+    fields = dict(zip(following, following))
+    if 2 * len(fields) == len(flat):
+        return fields
+    following = iter(flat)
+    return RepeatedFields(list(zip(following, following)))
+
+
+def _decoded_fields(fields: dict[bytes, bytes], text: Text) -> dict[Any, Any]:
+    if isinstance(fields, RepeatedFields):
+        return RepeatedFields([(text(name), text(content)) for name, content in fields.pairs])
+    return {text(name): text(content) for name, content in fields.items()}
+
+
+def _length(info: Any) -> int:
+    if isinstance(info, dict):
+        return int(info[b"length"])
+    return int(info[info.index(b"length") + 1])

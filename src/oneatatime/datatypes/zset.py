@@ -1,0 +1,55 @@
+"""Sorted sets: list of (member, score), lowest score first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._request import Burst, Reply, for_each
+from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply
+from ._scanned import scanned
+
+
+class SortedSet(Datatype):
+    """Read by ZRANGE of one member more than the limit; in parts by ZSCAN, because ranks shift."""
+
+    name = "zset"
+    command = "ZRANGE"
+
+    def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
+        return for_each((b"ZRANGE",), keys, (b"0", limit, b"WITHSCORES"))
+
+    def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
+        values: list[Any] = []
+        append = values.append
+        for reply in replies:
+            if reply.__class__ is not list or not reply:
+                odd[len(values)] = Odd.GONE if reply == [] else odd_reply(reply)
+                append(None)
+                continue
+            # RESP3 sends pairs with the score as a number, RESP2 one flat list of strings
+            value = list(map(tuple, reply)) if reply[0].__class__ is list else _pairs(reply)
+            if len(value) > limit:
+                odd[len(values)] = Odd.MORE
+            append(value)
+        return values
+
+    def ask_whole(self, keys: Sequence[bytes]) -> Burst:
+        return self.ask(keys, WHOLE)
+
+    def parts(self, key: bytes, chunk: int) -> Steps:
+        return scanned(b"ZSCAN", key, chunk, _pairs)
+
+    def assembled(self, parts: list[Any]) -> Any:
+        return sorted(dict(parts).items(), key=lambda pair: (pair[1], pair[0]))
+
+    def decoded(self, value: Any, text: Text) -> Any:
+        return [(text(member), score) for member, score in value]
+
+    def decoded_parts(self, parts: list[Any], text: Text) -> list[Any]:
+        return self.decoded(parts, text)  # type: ignore[no-any-return]
+
+
+def _pairs(flat: list[bytes]) -> list[Any]:
+    following = iter(flat)
+    return [(member, float(score)) for member, score in zip(following, following)]
