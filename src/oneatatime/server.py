@@ -1,8 +1,8 @@
-"""An embedded server for demos, tests and trying things out: no port, no configuration, nothing left behind.
+"""An embedded server for demos, tests and trying things out, of which nothing is left behind.
 
-    EmbeddedServer --lifeline (a pipe)--> supervisor (/bin/sh) --child--> valkey-server, in a directory of its own
+    EmbeddedServer --lifeline (a pipe)--> supervisor (/bin/sh) --child--> valkey-server
 
-The supervisor makes the directory, starts the server in it, and reads from a pipe on which nothing is
+The supervisor makes a directory, starts the server in it, and reads from a pipe on which nothing is
 ever written. The pipe ends when this process closes it or ends, in whatever way, `kill -9` included;
 then the supervisor kills the server and removes the directory. So there is one way to stop, always the
 same, and no moment from which something could be left over: losing the pipe is enough.

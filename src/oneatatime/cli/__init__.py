@@ -35,6 +35,11 @@ class _Commands(click.Group):
             _leave(str(error), _FAILED)
         except (click.Abort, KeyboardInterrupt):
             _leave("interrupted", _INTERRUPTED)
+        except BrokenPipeError:  # of what was said to stdout; data is written elsewhere
+            from ._output import BROKEN_PIPE, abandon_stdout
+
+            abandon_stdout()
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
         except Exception as error:
             if os.environ.get("ONEATATIME_TRACEBACK"):
                 raise

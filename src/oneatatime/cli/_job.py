@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ._output import Output
+from ._output import BROKEN_PIPE, Output
 from ._progress import Progress, summary
 
 if TYPE_CHECKING:
     from .. import Stream
 
 _TICK_SECONDS = 0.2
-_BROKEN_PIPE = 128 + 13  # what a shell reports for a command that SIGPIPE ended
 
 
 class _Interrupted(Exception):
@@ -68,7 +67,7 @@ class Job:
             asyncio.run(self._run(work))
         except BrokenPipeError:
             self.output.abandon()
-            raise click.exceptions.Exit(_BROKEN_PIPE) from None
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
         except (_Interrupted, asyncio.CancelledError):
             if not self._signal:
                 raise

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import click
 
+BROKEN_PIPE = 128 + 13  # the exit code that a shell reports for a command that SIGPIPE ended
+
 _BLOCK = 64 * 1024  # what a pipe holds: bigger writes only wait longer
 
 
@@ -61,12 +63,17 @@ class Output:
         fails or waits for a reader when the interpreter ends."""
         self._lines.clear()
         self._size = 0
-        try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
-        except (OSError, ValueError):  # not a real file: nothing will fail either
-            pass
+        abandon_stdout()
+
+
+def abandon_stdout() -> None:
+    """Let what Python still holds for stdout go nowhere."""
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):  # not a real file: nothing will fail or wait either
+        pass
 
 
 def readable(key: bytes) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -199,13 +199,13 @@ def talk_options(command: _Command) -> _Command:
     return command
 
 
-def _collecting(command: _Command, name: str, kind: type, options: tuple[Any, ...]) -> _Command:
+def _collecting(command: _Command, name: str, kind: type[Any], options: tuple[Any, ...]) -> _Command:
     """`command` with `options` added; it receives them as one `kind`, not one by one."""
 
     @functools.wraps(command)
     def collected(**arguments: Any) -> Any:
-        fields = {field: arguments.pop(field) for field in kind.__dataclass_fields__}
-        return command(**arguments, **{name: kind(**fields)})
+        values = {field.name: arguments.pop(field.name) for field in fields(kind)}
+        return command(**arguments, **{name: kind(**values)})
 
     for option in reversed(options):
         collected = option(collected)

@@ -1,0 +1,60 @@
+# Each target does its own set-up: a virtual environment in .venv, the packages, the servers.
+# PYTHON chooses the interpreter: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check bench bench-memory test-matrix servers clean
+
+demo: $(VENV)/.demo
+	$(BIN)/oneatatime demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto tests
+
+check: $(VENV)/.check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Our speed beside the peers', measured in one run (minutes).
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.speed
+
+# Peak memory, each case in a process of its own (minutes, and a few GB).
+bench-memory: $(VENV)/.test
+	$(BIN)/python -m benchmarks.memory
+
+# The same tests against every server version that packages bring, and on what is installed.
+test-matrix: $(VENV)/.matrix
+	$(BIN)/python -m pytest -n auto --matrix tests
+
+# Which servers the tests find on this machine.
+servers: $(VENV)/.test
+	$(BIN)/python -m tests.servers
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "oneatatime needs Python 3.10 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --upgrade "pip>=25.1"
+
+$(VENV)/.demo: pyproject.toml $(BIN)/python
+	$(PIP) install --editable ".[demo]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml $(BIN)/python
+	$(PIP) install --editable ".[demo]" --group test
+	touch $@
+
+$(VENV)/.check: pyproject.toml $(BIN)/python
+	$(PIP) install --editable ".[demo]" --group check
+	touch $@
+
+$(VENV)/.matrix: pyproject.toml $(VENV)/.test
+	$(PIP) install --group matrix
+	touch $@

@@ -1,0 +1,1 @@
+"""How fast, how small: `python -m benchmarks.speed` and `python -m benchmarks.memory`, from the root."""
