@@ -56,5 +56,5 @@ $(VENV)/.check: pyproject.toml $(BIN)/python
 	touch $@
 
 $(VENV)/.matrix: pyproject.toml $(VENV)/.test
-	$(PIP) install --group matrix
+	$(BIN)/python -m tests.servers install
 	touch $@

@@ -179,6 +179,24 @@ def test_items_of_modules(module_server: Server, run: Run) -> None:
     assert set(bloom["value"]) == {"dump"}
 
 
+def test_a_big_document_comes_in_parts(module_server: Server, run: Run) -> None:
+    rows = [f"row {n} " + "x" * 90 for n in range(20_000)]
+    for key, document in (("array", rows), ("object", dict.fromkeys(rows, 1)), ("text", "".join(rows))):
+        module_server.admin.execute_command("JSON.SET", key, "$", json.dumps(document))
+        parts = [
+            json.loads(line)["value"]
+            for line in run("items", module_server.url, "--match", key).stdout.splitlines()
+        ]
+        if isinstance(document, list):
+            assert len(parts) > 1
+            assert [row for part in parts for row in part] == document
+        elif isinstance(document, dict):
+            assert len(parts) > 1
+            assert {name: value for part in parts for name, value in part.items()} == document
+        else:
+            assert parts == [document]
+
+
 def test_items_with_metadata(server: Server, admin: redis.Redis, run: Run) -> None:
     admin.set("forever", "x")
     admin.set("soon", "x", px=100_000)

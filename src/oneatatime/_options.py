@@ -41,7 +41,7 @@ Keys = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
 class Options:
     """How hard to read. The defaults are meant to be right; a change is a measured one.
 
-    `count`            keys asked of the server at a time (SCAN's COUNT, and a page of `keys`)
+    `count`            keys asked of the server at a time, at most (SCAN's COUNT, and a page of `keys`)
     `ranges`           cursor ranges read at the same time, each over its own connection
     `parts_over`       bytes; a value bigger than this arrives as `Parts`
     `chunk`            bytes of a big value read at a time

@@ -48,6 +48,7 @@ class Scan:
         self._whole = partition == Partition()
         self._border = border
         self._pages = 0
+        self._share = 1.0
 
     @property
     def fraction(self) -> float:
@@ -62,6 +63,10 @@ class Scan:
         if self.by_type:
             words += [b"TYPE", self._selection.types[0].encode()]
         return command(*words, bounded=bounded)
+
+    def aim(self, keys: int, most: int) -> None:
+        """Sets COUNT so that about `keys` keys come: it counts those that the filters leave out too."""
+        self.count = max(1, min(most, int(keys / max(self._share, 1 / most))))
 
     @property
     def by_type(self) -> bool:
@@ -78,6 +83,7 @@ class Scan:
             raise self._failure(reply)
         cursor, keys = self._checked(reply)
         self._pages += 1
+        self._share = (self._share + len(keys) / self.count) / 2
         if self._pages <= 2 and self.partition.start:
             keys = self._border.claim(keys)
         reached = position(cursor) if cursor else POSITIONS

@@ -167,6 +167,8 @@ async def read_partition(work: Work, partition: Partition, session: Session) -> 
     (asked,) = session.send(scan.request())
     while not scan.finished:
         keys = await _page(session, scan, asked)
+        if not work.names_only:
+            scan.aim(work.shapes.page(work.options.count), work.options.count)
         steps = _steps(work, fetch, keys, by_type=scan.by_type)
         first = next(steps, None)
         bursts = [] if scan.finished else [scan.request()]
@@ -242,7 +244,7 @@ async def begin_pages(
 ) -> None:
     """Asks for a page of values as soon as there are keys, one page ahead of the one being finished."""
     fetch = work.fetch()
-    while keys := await source.take(work.options.count, work.options.burst):
+    while keys := await source.take(work.shapes.page(work.options.count), work.options.burst):
         steps = _steps(work, fetch, keys, by_type=False)
         first = next(steps, None)
         sent = session.send(first)[0] if isinstance(first, Burst) else None

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
-import click
+from .. import Error
 
 BROKEN_PIPE = 128 + 13  # the exit code that a shell reports for a command that SIGPIPE ended
 
@@ -23,7 +23,7 @@ class Output:
 
     def __init__(self) -> None:
         if sys.stdout is None:
-            raise click.ClickException("standard output is closed")
+            raise Error("standard output is closed")
         self.terminal = sys.stdout.isatty()
         self.before_terminal: Callable[[], None] = lambda: None
         self.writing = False

@@ -52,9 +52,13 @@ def _load(server: EmbeddedServer, count: int) -> None:
     click.echo("Loading the world's cities and countries ... ", nl=False)
     begin = time.perf_counter()
     loader = [sys.executable, "-m", "oneatatime.cli._demo_data", server.url, str(count)]
-    # A session of its own: Ctrl-C is for us, and we end the loader.
-    if subprocess.run(loader, check=False, start_new_session=True).returncode != 0:
-        click.echo()
+    loaded = False
+    try:  # in a session of its own: Ctrl-C is for us, and we end the loader
+        loaded = subprocess.run(loader, check=False, start_new_session=True).returncode == 0
+    finally:
+        if not loaded:
+            click.echo()
+    if not loaded:
         raise click.exceptions.Exit(1)
     click.echo(f"{time.perf_counter() - begin:.1f} s.\n")
 
