@@ -24,7 +24,7 @@ from tests.servers import Server, TLSServer
 
 PROGRAM = [sys.executable, "-c", "from oneatatime.cli import main; main(prog_name='oneatatime')"]
 SECRET = "s3cr3t/of?ours"
-SUMMARY = re.compile(r"^[\d,]+ keys? in [\d.]+ s( \([\d,]+ keys/s\))?(, [\d,]+ (vanished|torn))*, .+\n$")
+SUMMARY = re.compile(r"^[\d,]+ keys? in [\d.]+ m?s( \([\d,]+ keys/s\))?(, [\d,]+ (vanished|torn))*, .+\n$")
 
 Run = Callable[..., Result]
 
@@ -136,6 +136,17 @@ def test_limit_stops_after_so_many_keys(
     assert (result.exit_code, len(lines)) == (0, min(limit, 100))
     assert len(set(lines)) == len(lines)
     assert ("stopped at --limit" in result.stderr) == (limit < 100)
+
+
+@pytest.mark.parametrize("choice", [["--match", "found"], ["--type", "hash"]])
+def test_a_limit_does_not_make_a_rare_key_slow_to_find(
+    server: Server, admin: redis.Redis, run: Run, choice: list[str]
+) -> None:
+    admin.mset({f"user:{n}": n for n in range(50_000)})
+    admin.hset("found", "f", "v")
+    admin.config_resetstat()
+    assert run("keys", server.url, "--limit", "1", *choice).stdout == "found\n"
+    assert admin.info("commandstats")["cmdstat_scan"]["calls"] < 1000
 
 
 def test_a_pattern_that_is_no_utf8_is_taken_as_typed(server: Server, admin: redis.Redis) -> None:

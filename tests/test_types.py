@@ -188,7 +188,10 @@ async def test_scores_come_back_to_the_last_bit(server: Server, protocol: int, o
     members.update({b"x%d" % n: 7.25 for n in range(others)})
     server.admin.zadd("zset", members)
     value = (await read(server, protocol))[b"zset"]
-    assert {member: bits(score) for member, score in value} == {m: bits(score) for m, score in members.items()}
+    kept = {member: float(server.ask("ZSCORE", "zset", member)) for member in members}
+    assert {member: bits(score) for member, score in value} == {m: bits(score) for m, score in kept.items()}
+    assert kept == members  # a listpack does not keep the sign of -0.0, so the server is asked
+    assert others == 0 or bits(kept[b"m03"]) == bits(-0.0)
     assert value == sorted(value, key=lambda pair: (pair[1], pair[0]))
     assert all(type(score) is float for _, score in value)
     in_parts = (await read(server, protocol, options=Options(parts_over=1, count=1)))[b"zset"]
@@ -265,6 +268,7 @@ DOCUMENTS = [
     True,
     None,
     {"": {"": ""}, "a.b": 1, "a[0]": 2, '"quoted"': 3, "back\\slash": 4, "ünï": 5, "$": 6, "tab\t": 7},
+    {"".join(map(chr, range(1, 300))): 1, "\0": 2, "😀": 3, "\u2028": 4, "\\n": 5, "\\": 6, "']": 7, '"]': 8},
 ]
 
 
@@ -284,6 +288,7 @@ async def test_json_documents_come_back_as_they_are(module_server: Server, proto
 @pytest.mark.parametrize("chunk", [200, 100_000])
 async def test_big_json_documents_come_in_parts(module_server: Server, protocol: int, chunk: int) -> None:
     written: dict[bytes, Any] = {
+        b"names": {name * 50: "x" * 5000 for name in ["\t", "\0", "\\", "']", '"]', "\\n", "😀", "$.a", "", "/"]},
         b"object": {f"member {n} 'ü\"\\": {"n": n, "fill": "x" * 50} for n in range(300)},
         b"array": [{"n": n, "fill": "x" * 50} for n in range(300)],
         b"text": "é" * 40_000,
@@ -293,6 +298,7 @@ async def test_big_json_documents_come_in_parts(module_server: Server, protocol:
     found = await read(module_server, protocol, options=Options(parts_over=5000, chunk=chunk))
     assert {key: value.type for key, value in found.items()} == dict.fromkeys(written, "ReJSON-RL")
     assert dict([pair async for pair in found[b"object"]]) == written[b"object"]
+    assert dict([pair async for pair in found[b"names"]]) == written[b"names"]
     assert [one async for one in found[b"array"]] == written[b"array"]
     assert [one async for one in found[b"text"]] == [written[b"text"]]
     assert {key: await value.load() for key, value in found.items()} == written
@@ -321,9 +327,9 @@ async def test_other_modules_values_are_opaque_and_restore_takes_them_back(
 
 async def test_a_big_opaque_value_is_parts_of_its_dump(module_server: Server) -> None:
     module_server.ask("BF.RESERVE", "bloom", "0.0001", "200000")
-    value = (await read(module_server, options=Options(parts_over=50_000, chunk=10_000)))[b"bloom"]
+    value = (await read(module_server, options=Options(parts_over=50_000, chunk=1000)))[b"bloom"]
     pieces = [piece async for piece in value]
-    assert max(map(len, pieces)) == 10_000
+    assert max(map(len, pieces)) == 1000
     assert b"".join(pieces) == module_server.admin.dump("bloom")
     assert await value.load() == Opaque("MBbloom--", module_server.admin.dump("bloom"))
 
@@ -338,7 +344,7 @@ _many = st.one_of(st.integers(1, 5), st.sampled_from([16, 17, 130, 520]))
 def _values(draw: st.DrawFn) -> Any:
     kind = draw(st.sampled_from(["string", "hash", "list", "set", "zset", "stream"]))
     if kind == "string":
-        return draw(_data) * draw(st.sampled_from([1, 1, 1, 3000]))
+        return draw(_data) * draw(st.sampled_from([1, 1, 1, 2000]))
     size, seed = draw(_many), draw(st.lists(_data, min_size=1, max_size=6))
     elements = [seed[n % len(seed)] + (b"%d" % n if n >= len(seed) else b"") for n in range(size)]
     if kind == "hash":
@@ -376,14 +382,19 @@ _options = st.builds(
     count=st.sampled_from([1, 7, 500]),
     ranges=st.sampled_from([1, 2, 5]),
     parts_over=st.sampled_from([1, 100, 5000, 1 << 20]),
-    chunk=st.sampled_from([1, 50, 1 << 18]),
+    chunk=st.sampled_from([200, 1 << 18]),
     burst=st.sampled_from([1, 3000, 1 << 20]),
     ahead=st.sampled_from([1, 1 << 20]),
     reply_limit=st.sampled_from([500, 20_000, 1 << 23]),
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     written=st.dictionaries(
         st.one_of(st.binary(max_size=12), st.from_regex(rb"(user|cart):[0-9]{1,3}", fullmatch=True)),

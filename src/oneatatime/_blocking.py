@@ -8,12 +8,18 @@ the only place that starts a thread.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from ._errors import StreamClosed
 
 T = TypeVar("T")
 
@@ -33,6 +39,7 @@ class _Handover(Generic[T]):
         self.changed = threading.Condition()
         self.over = False
         self.error: BaseException | None = None
+        self.trace: TracebackType | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.task: asyncio.Task[None] | None = None
         self.room: asyncio.Event | None = None
@@ -63,7 +70,7 @@ class _Handover(Generic[T]):
         except asyncio.CancelledError:
             pass
         except BaseException as error:  # noqa: BLE001 - raised where the items are taken
-            self.error = error
+            self.error, self.trace = self.error or error, error.__traceback__
         with self.changed:
             self.over = True
             self.changed.notify()
@@ -76,12 +83,16 @@ class Blocking(Generic[T]):
         self._handover: _Handover[T] = _Handover()
         run = self._handover.run
         self._thread = threading.Thread(target=run, args=(make,), name="oneatatime", daemon=True)
+        self._process = os.getpid()
+        _open.add(self)
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
+        if self._process != os.getpid():
+            raise StreamClosed("it was begun in another process, and goes on only there")
         shared = self._handover
         with shared.changed:
             while not shared.items and not shared.over:
@@ -92,15 +103,20 @@ class Blocking(Generic[T]):
                 return item
         self._thread.join()
         if shared.error is not None:
-            raise shared.error
+            raise shared.error.with_traceback(shared.trace)
         raise StopIteration
 
     def close(self) -> None:
         """Ends the loop in the thread and waits for it."""
+        if self._process != os.getpid():  # after a fork the thread is the other process's
+            return
         shared = self._handover
         with shared.changed:
             alive, shared.over = not shared.over, True
             shared.items.clear()
+            if alive:
+                shared.error = StreamClosed("it was closed before its end")
+                shared.changed.notify_all()
         if alive and shared.loop is not None and shared.task is not None:
             with contextlib.suppress(RuntimeError):  # it may end by itself just now
                 shared.loop.call_soon_threadsafe(shared.task.cancel)
@@ -108,7 +124,7 @@ class Blocking(Generic[T]):
             self._thread.join()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
+        if not sys.is_finalizing():  # then `_close_all` has done it
             self.close()
 
     def _wake(self) -> None:
@@ -116,3 +132,13 @@ class Blocking(Generic[T]):
         if shared.loop is not None and shared.room is not None:
             with contextlib.suppress(RuntimeError):  # the thread's loop may be over already
                 shared.loop.call_soon_threadsafe(shared.room.set)
+
+
+_open: weakref.WeakSet[Blocking[Any]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that still runs when the interpreter goes would be stopped anywhere, and joined in vain."""
+    for blocking in list(_open):
+        blocking.close()

@@ -9,7 +9,10 @@ could no longer be matched.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import socket
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Sequence
@@ -39,6 +42,7 @@ log = logging.getLogger("oneatatime")
 CLIENT_NAME = b"oneatatime"
 _READ_SIZE = 256 * KiB
 _FEED_SIZE = 16 * KiB  # hiredis moves the rest of what it was fed to the front after each kilobyte parsed
+_OVERSLEPT = 1.0  # seconds by which a timer of a loop that is not blocked will not be late
 _INCOMPLETE = object()
 
 
@@ -123,7 +127,9 @@ class _Wire(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.error is None:
-            why = f": {exc}" if exc else ""
+            said = self._waiting[0].replies if self._waiting else []
+            parting = said[0] if len(said) == 1 and isinstance(said[0], ReplyError) else exc
+            why = f": {parting}" if parting else ""
             owed = sum(exchange.missing for exchange in self._waiting)
             text = f"the server closed the connection{why}, {owed} replies still to come"
             self.fail(ConnectionLost(text, node=self.node))
@@ -136,28 +142,38 @@ class _Wire(asyncio.BufferedProtocol):
         gets, waiting = self._reader.gets, self._waiting
         if waiting:
             waiting[0].size += size
+        answered = 0
         while (reply := gets()) is not _INCOMPLETE:
             if reply.__class__ is PushNotification:
                 log.debug("%s pushed %r", self.node, reply)
                 continue
-            if not waiting:
-                self.fail(ProtocolViolation("a reply came that nobody asked for", node=self.node))
+            if answered == len(waiting):
+                self.fail(self._unasked(reply))
                 return
-            exchange = waiting[0]
+            exchange = waiting[answered]
             exchange.replies.append(reply)
             exchange.missing -= 1
-            if not exchange.missing:
-                waiting.popleft()
-                if not exchange.future.done():  # whoever asked may have given up
-                    exchange.future.set_result(Answer(exchange.replies, exchange.size))
+            answered += not exchange.missing
+        # not before all that came has made sense: a length that lies shows in what follows it
+        for _ in range(answered):
+            exchange = waiting.popleft()
+            if not exchange.future.done():  # whoever asked may have given up
+                exchange.future.set_result(Answer(exchange.replies, exchange.size))
         if waiting and waiting[0].bounded and waiting[0].size > self._reply_limit:
             self.fail(ReplyTooBig())
+
+    def _unasked(self, reply: Any) -> Error:
+        if isinstance(reply, ReplyError):  # the last word of a server that is about to hang up
+            return ConnectionLost(f"the server ended the connection: {reply}", node=self.node)
+        return ProtocolViolation("a reply came that nobody asked for", node=self.node)
 
     def _check_silence(self) -> None:
         self._timer = None
         if not self._waiting:
             return
         remaining = self._quiet_since + self._timeout - self._loop.time()
+        if remaining < -_OVERSLEPT:  # the loop was busy, and has not looked what came meanwhile
+            self._quiet_since, remaining = self._loop.time(), self._timeout
         if remaining > 0:
             self._timer = self._loop.call_later(remaining, self._check_silence)
         else:
@@ -192,11 +208,39 @@ class _Wire(asyncio.BufferedProtocol):
         if here:
             self.fail(gone)
         else:
-            self._loop.call_soon_threadsafe(self.fail, gone)
+            with contextlib.suppress(RuntimeError):  # it is being closed just now
+                self._loop.call_soon_threadsafe(self.fail, gone)
 
     async def wait_closed(self) -> None:
         if self._transport is not None:
             await asyncio.shield(self._closed)
+
+
+class _Deadline:
+    """Cancels the current task when time is up. asyncio.wait_for can lose a connection, and can swallow a
+    cancellation that comes as it ends (Python < 3.12); asyncio.timeout is not there before 3.11.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "connections are opened by tasks"
+        self._task = task
+        self._up = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._up = True
+        self._task.cancel()
+
+    def passed(self) -> bool:
+        """Whether it was this that cancelled the task, and nobody else."""
+        if not self._up:
+            return False
+        uncancel = getattr(self._task, "uncancel", None)
+        return uncancel is None or not uncancel()
+
+    def cancel(self) -> None:
+        self._timer.cancel()
 
 
 class Connection:
@@ -220,16 +264,22 @@ class Connection:
         """
         wire = _Wire(endpoint.node, options, traffic or Traffic())
         connection = cls(wire, endpoint)
+        deadline = _Deadline(options.connect_timeout)
         try:
-            await asyncio.wait_for(connection._set_up(endpoint), options.connect_timeout)
+            await connection._set_up(endpoint)
         except BaseException as error:
             wire.fail(
                 ConnectionLost("the connection was given up while it was being set up", node=endpoint.node)
             )
-            if isinstance(error, asyncio.TimeoutError):
-                text = f"no connection within {options.connect_timeout:g} s"
-                raise Unreachable(text, node=endpoint.node) from error
+            if isinstance(error, asyncio.CancelledError) and deadline.passed():
+                text = (
+                    f"no connection within {options.connect_timeout:g} s "
+                    "(Options(connect_timeout=...) sets how long to wait)"
+                )
+                raise Unreachable(text, node=endpoint.node) from None
             raise
+        finally:
+            deadline.cancel()
         return connection
 
     @property
@@ -279,7 +329,7 @@ class Connection:
                 self._check(settled, endpoint)
                 return
             if not str(greeting).startswith(("NOPROTO", "ERR", "NOPERM")):
-                raise _login_error(greeting, self.node, password is not None)
+                raise _login_error(greeting, self.node, password)
         await self._set_up_resp2(user, password, endpoint)
 
     async def _set_up_resp2(self, user: str | None, password: str | None, endpoint: Endpoint) -> None:
@@ -287,11 +337,11 @@ class Connection:
             name = (user.encode(),) if user else ()
             reply = (await self._handshake(command(b"AUTH", *name, password.encode())))[0]
             if isinstance(reply, ReplyError):
-                raise _login_error(reply, self.node, True)
+                raise _login_error(reply, self.node, password)
         named = command(b"CLIENT", b"SETNAME", CLIENT_NAME)
         first, *settled = await self._handshake(named + _settings(endpoint.db))
         if isinstance(first, ReplyError) and not str(first).startswith(("ERR", "NOPERM")):
-            raise _login_error(first, self.node, password is not None)
+            raise _login_error(first, self.node, password)
         self._check(settled, endpoint)
 
     async def _handshake(self, burst: Burst) -> list[Any]:
@@ -305,7 +355,7 @@ class Connection:
             if isinstance(error, ReplyTimeout):
                 raise
             text = (
-                "the server closed the connection before saying hello "
+                f"no hello: {error.message} "
                 "(does it want TLS, or refuse this address, or have no room for more clients?)"
             )
             raise Unreachable(text, node=self.node) from error
@@ -314,7 +364,7 @@ class Connection:
         selected, touching = settled[0], settled[1]
         if isinstance(selected, ReplyError):
             if str(selected).startswith("NOAUTH"):
-                raise _login_error(selected, self.node, False)
+                raise _login_error(selected, self.node, None)
             if endpoint.db:
                 raise server_error(selected, node=self.node, command=f"SELECT {endpoint.db}")
         self.touches = isinstance(touching, ReplyError)
@@ -343,7 +393,11 @@ class Connection:
             text = f"no TLS connection: {error.reason or error} (does the server speak TLS on this port?)"
             raise Unreachable(text, node=self.node) from error
         except OSError as error:
-            raise Unreachable(f"no connection: {error.strerror or error}", node=self.node) from error
+            # the number says it in the fewest words; asyncio's own text repeats the address
+            why = error.strerror or str(error) or type(error).__name__
+            if error.errno and not isinstance(error, (socket.gaierror, ssl.SSLError)):
+                why = os.strerror(error.errno)
+            raise Unreachable(f"no connection: {why}", node=self.node) from error
 
 
 def server_error(
@@ -363,16 +417,20 @@ def server_error(
     return kind(what, node=node, key=key, command=command)
 
 
-def _login_error(reply: ReplyError, node: str, tried: bool) -> Error:
+def _login_error(reply: ReplyError, node: str, password: str | None) -> Error:
     text = str(reply)
+    if password:  # some servers quote the words of a command they do not know
+        text = text.replace(password, "***")
     if text.startswith("DENIED"):
         return Unreachable(f"the server refuses this address: {text}", node=node)
     if text.startswith(("NOAUTH", "WRONGPASS", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")):
         what = (
-            "the server does not accept this user and password" if tried else "the server asks for a password"
+            "the server does not accept this user and password"
+            if password is not None
+            else "the server asks for a password"
         )
         return AuthenticationFailed(f"{what}: {text}", node=node)
-    return server_error(reply, node=node)
+    return server_error(ReplyError(text), node=node)
 
 
 def _settings(db: int) -> Burst:

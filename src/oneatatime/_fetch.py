@@ -62,11 +62,12 @@ class Fetch:
 
     def names(self, keys: list[bytes], *, check_types: bool) -> Batches:
         """One batch of the keys without their values, of the wanted types alone."""
+        if not check_types:
+            known = self._selection.types[0] if self._selection.types else ""
+            yield self._as_text(Batch(keys, known, [None] * len(keys)))
+            return
         page = self._page(keys, [Shape()] * len(keys))
-        if check_types:
-            yield from page.types()
-        else:
-            page.kinds = [STRING] * len(keys)
+        yield from page.types()
         yield self._batch(page, 0, len(keys))
 
     # One group: as many keys as fit a burst

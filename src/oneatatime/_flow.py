@@ -7,9 +7,10 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from types import MappingProxyType, TracebackType
 
 from ._connection import Traffic
+from ._errors import StreamClosed
 from ._record import Batch
 
 
@@ -54,6 +55,7 @@ class Flow:
         self._taker: asyncio.Future[None] | None = None
         self._putters: deque[asyncio.Future[None]] = deque()
         self._error: BaseException | None = None
+        self._trace: TracebackType | None = None
         self._finished = False
 
     @property
@@ -78,16 +80,19 @@ class Flow:
     def finish(self) -> None:
         """No more batches will come."""
         self._finished = True
-        self._end()
+        self._tell()
 
     def fail(self, error: BaseException) -> None:
         """No more batches will come, because of this."""
         if self._error is None:
-            self._error = error
-        self._end()
-
-    def _end(self) -> None:
+            self._error, self._trace = error, error.__traceback__
         self._tell()
+
+    def close(self) -> None:
+        """Nothing more is wanted: what was put is dropped, and whoever asks is told."""
+        if not self.complete:
+            self.fail(StreamClosed("the stream is closed"))
+            self._batches.clear()
 
     # The loop's side
 
@@ -98,7 +103,7 @@ class Flow:
         """
         while not self._batches:
             if self._error is not None:
-                raise self._error
+                raise self._error.with_traceback(self._trace)  # or each loop that tries again would add to it
             if self._finished:
                 self.ended = self.ended or time.perf_counter()
                 return None

@@ -8,6 +8,7 @@ its reference count, and takes tasks and connections with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import weakref
 from collections import Counter
@@ -79,12 +80,13 @@ class _Run:
         task = self._loop.create_task(self._watch(reading))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: reading.close())  # a task that is cancelled early never began it
 
     async def _watch(self, reading: Coroutine[Any, Any, None]) -> None:
         flow = self.work.flow
         try:
             await reading
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             flow.fail(StreamClosed("the stream was closed while it was read"))
             raise
         except BaseException as error:
@@ -96,8 +98,6 @@ class _Run:
             self._running -= 1
             if not self._running:
                 flow.finish()
-        finally:
-            reading.close()
 
     def _cancel(self, besides: asyncio.Task[Any] | None = None) -> None:
         for task in list(self._tasks):
@@ -105,29 +105,33 @@ class _Run:
                 task.cancel()
 
     def drop(self) -> None:
-        """Ends everything from a destructor, in whatever thread that runs."""
+        """Ends everything, from a destructor too, in whatever thread that runs."""
         self._closed = True
-        if self._loop is None or self._loop.is_closed() or not self._tasks:
-            return
-        try:
-            here = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            here = False
-        if here:
-            self._cancel()
-        else:
-            self._loop.call_soon_threadsafe(self._cancel)
+        if self._loop is None or self._here():
+            self._end()
+        elif not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # it is being closed just now
+                self._loop.call_soon_threadsafe(self._end)
 
     async def aclose(self) -> None:
         """Ends everything and waits until nothing of it is left."""
-        self._closed = True
-        if not self.work.flow.complete:
-            self.work.flow.fail(StreamClosed("the stream is closed"))
-        self._cancel()
+        self.drop()
+        if self._loop is not None and not self._here():
+            return
         if self._tasks:
             await asyncio.wait(list(self._tasks))
-        if self._loop is None and self._source is not None:
+        if self._source is not None:
             await self._source.aclose()
+
+    def _here(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def _end(self) -> None:
+        self.work.flow.close()
+        self._cancel()
 
 
 class Reading:
@@ -144,6 +148,7 @@ class Reading:
         self._delivered = 0
         self._types: Counter[str] = Counter()
         self._view: weakref.ref[View[Any]] | None = None
+        self._closed = False
 
     @property
     def begun(self) -> bool:
@@ -169,6 +174,8 @@ class Reading:
     def refill_blocking(self, view: View[T]) -> T:
         """The same for a plain `for`."""
         if self._blocking is None:
+            if self._run.begun:
+                raise StreamClosed("the stream was begun by `async for`, and goes on only in one")
             self._blocking = iterate(lambda run=self._run: run)  # type: ignore[misc]
         while True:
             for item in view.items:
@@ -179,10 +186,10 @@ class Reading:
     def _hand_rest_to(self, view: View[Any]) -> bool:
         """What another view has left of the batch goes to this one."""
         before = self._view() if self._view is not None else None
-        if before is view:
-            return False
         left = self._keys.__length_hint__()  # type: ignore[attr-defined]
-        if not left:
+        if left and self._closed:
+            raise StreamClosed("the stream is closed")
+        if before is view or not left:
             return False
         if before is not None:
             before.items = iter(())
@@ -237,13 +244,17 @@ class Reading:
         return round(delivered / fraction) if fraction else None
 
     async def aclose(self) -> None:
-        if self._blocking is not None:
-            self._blocking.close()
-        else:
+        """Ends the reading; returns when nothing of it is left."""
+        self.close()
+        if self._blocking is None:
             await self._run.aclose()
 
     def close(self) -> None:
-        """Ends a reading that was begun by a plain `for`, or not begun."""
+        """The same at once, where nobody can wait: tasks and connections are gone a moment later."""
+        self._closed = True
+        view = self._view() if self._view is not None else None
+        if view is not None:
+            view.items = iter(())
         if self._blocking is not None:
             self._blocking.close()
         else:

@@ -22,12 +22,9 @@ class KeySource:
     def __init__(self, keys: Iterable[bytes | str] | AsyncIterable[bytes | str]) -> None:
         self.total = len(keys) if isinstance(keys, Sized) else None
         self.taken = 0
+        self._keys = keys
         self._pulling: AsyncIterator[Any] | None = None
         self._iterator: Iterator[Any] | None = None
-        if isinstance(keys, AsyncIterable):
-            self._pulling = keys.__aiter__()
-        else:
-            self._iterator = iter(keys)
         self._pulled: list[bytes] = []
         self._weight = 0
         self._most, self._most_bytes = 1, 1
@@ -39,14 +36,16 @@ class KeySource:
     @property
     def needs_pulling(self) -> bool:
         """An async source is pulled by a task of its own: `pull`."""
-        return self._pulling is not None
+        return isinstance(self._keys, AsyncIterable)
 
     async def take(self, most: int, most_bytes: int) -> list[bytes]:
         """The next keys, at least one and at most `most`; none at the end."""
-        if self._iterator is not None:
-            page = self._take_plain(self._iterator, most, most_bytes)
-        else:
+        if isinstance(self._keys, AsyncIterable):
             page = await self._take_pulled(most, most_bytes)
+        else:
+            if self._iterator is None:
+                self._iterator = iter(self._keys)
+            page = self._take_plain(self._iterator, most, most_bytes)
         self.taken += len(page)
         return page
 
@@ -82,8 +81,9 @@ class KeySource:
 
     async def pull(self) -> None:
         """Pulls an async source: as far as a page while nobody takes, and no further."""
-        assert self._pulling is not None
+        assert isinstance(self._keys, AsyncIterable)
         try:
+            self._pulling = self._keys.__aiter__()
             async for key in self._pulling:
                 raw = _as_key(key)
                 self._pulled.append(raw)

@@ -7,7 +7,7 @@ for the next one when they have run out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import replace
 from operator import itemgetter
 from types import TracebackType
@@ -228,8 +228,8 @@ class OneAtATime(_View[Any]):
         await self._reading.aclose()
 
     def _start_over(self) -> None:
-        once = self._keys.__aiter__() if isinstance(self._keys, AsyncIterable) else iter(self._keys)
-        if once is not self._keys and self._reading.begun:
+        once = isinstance(self._keys, Iterator | AsyncIterator)
+        if self._reading.begun and not once:
             self._reading.close()
             self._reading = self._new_reading()
             self.items = iter(())

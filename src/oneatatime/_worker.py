@@ -15,7 +15,7 @@ from typing import Any
 
 from ._connection import Connection
 from ._endpoint import Endpoint
-from ._errors import InvalidInput, PermissionDenied, ServerFailure
+from ._errors import Error, InvalidInput, PermissionDenied, ProtocolViolation, ServerFailure
 from ._fetch import Batches, Fetch
 from ._flow import Flow
 from ._options import MiB, Options, Selection
@@ -34,6 +34,9 @@ log = logging.getLogger("oneatatime")
 _MEMORY_CHECK = 1.0  # seconds between looks at a server that evicts when it is full
 _HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked for that nobody bounds
 _LEAST_HEADROOM = 256 * MiB
+
+_MISFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What Python raises over a reply that is valid RESP and nothing that the command asked for could give."""
 
 
 @dataclass
@@ -120,19 +123,26 @@ class Work:
     async def read_keys(self, source: KeySource, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Reads the keys that somebody gives, in their order."""
         session = self.session()
-        begun: asyncio.Queue[Begun | None] = asyncio.Queue(1)
+        begun: asyncio.Queue[Begun | Exception | None] = asyncio.Queue(1)
         try:
             await self.look(session, await session.open())
             if source.needs_pulling:
-                spawn(source.pull())
+                spawn(pull(source))
             spawn(begin_pages(self, source, session, begun))
             await finish_pages(self, session, begun)
         finally:
             session.abort()
-            await source.aclose()
 
     async def look(self, session: Session, connection: Connection) -> None:
         """Finds out what the server is. Raises InvalidInput for a part of a bigger deployment."""
+        try:
+            await self._look(session, connection)
+        except Error:
+            raise
+        except _MISFIT as error:
+            raise _not_fitting(error, session.node) from error
+
+    async def _look(self, session: Session, connection: Connection) -> None:
         mode = connection.hello.get("mode")
         if mode is None:
             mode = (await _info(connection, "server")).get("redis_mode", "standalone")
@@ -232,6 +242,10 @@ async def drive(
             sent = None
     except StopIteration:
         return
+    except Error:
+        raise
+    except _MISFIT as error:
+        raise _not_fitting(error, session.node) from error
 
 
 # The keys that somebody gives: one task begins pages, the other finishes them in order
@@ -239,24 +253,44 @@ async def drive(
 Begun = tuple[Batches, "Burst | Batch | None", "Pending | None"]
 
 
+async def pull(source: KeySource) -> None:
+    """Pulls an async source; closes it in the same task, for nobody else can while it runs."""
+    try:
+        await source.pull()
+    finally:
+        await source.aclose()
+
+
 async def begin_pages(
-    work: Work, source: KeySource, session: Session, begun: asyncio.Queue[Begun | None]
+    work: Work, source: KeySource, session: Session, begun: asyncio.Queue[Begun | Exception | None]
 ) -> None:
     """Asks for a page of values as soon as there are keys, one page ahead of the one being finished."""
     fetch = work.fetch()
-    while keys := await source.take(work.shapes.page(work.options.count), work.options.burst):
-        steps = _steps(work, fetch, keys, by_type=False)
-        first = next(steps, None)
-        sent = session.send(first)[0] if isinstance(first, Burst) else None
-        await begun.put((steps, first, sent))
-    await begun.put(None)
+    try:
+        while keys := await source.take(work.shapes.page(work.options.count), work.options.burst):
+            steps = _steps(work, fetch, keys, by_type=False)
+            first = next(steps, None)
+            sent = session.send(first)[0] if isinstance(first, Burst) else None
+            await begun.put((steps, first, sent))
+    except Exception as error:  # noqa: BLE001 - raised when the pages before it are finished
+        await begun.put(error)
+    else:
+        await begun.put(None)
 
 
-async def finish_pages(work: Work, session: Session, begun: asyncio.Queue[Begun | None]) -> None:
+async def finish_pages(
+    work: Work, session: Session, begun: asyncio.Queue[Begun | Exception | None]
+) -> None:
     """Hands over the values of one page after the other."""
     while (page := await begun.get()) is not None:
+        if isinstance(page, Exception):
+            raise page
         await drive(work, session, *page)
         await work.look_at_memory(session.connection)
+
+
+def _not_fitting(error: Exception, node: str) -> ProtocolViolation:
+    return ProtocolViolation(f"a reply does not fit the question: {error!r}", node=node)
 
 
 async def _info(connection: Connection, section: str) -> dict[str, str]:

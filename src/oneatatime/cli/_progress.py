@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _BAR = 20  # columns
 _WIPE = "\r\x1b[K"
-_SHORTEST_RATE_SECONDS = 0.001
+_SHORTEST_RATE_SECONDS = 0.1  # what a shorter time says of a rate is nothing
 
 
 class Progress:
@@ -74,7 +74,9 @@ def summary(statistics: Statistics, keys: int, ending: str) -> str:
 
 
 def seconds(elapsed: float) -> str:
-    """`0.04 s`, `1.3 s`, `75 s`: no more digits than mean something."""
+    """`4 ms`, `0.42 s`, `1.3 s`, `75 s`: no more digits than mean something."""
+    if elapsed < 0.1:
+        return f"{elapsed * 1000:.0f} ms"
     return f"{elapsed:.2f} s" if elapsed < 1 else f"{elapsed:.1f} s" if elapsed < 60 else f"{elapsed:,.0f} s"
 
 

@@ -127,10 +127,12 @@ class Chosen:
         from .. import Options
 
         count = self.count or Options().count
+        if self.limit is not None and self.match is None and not self.types:
+            count = min(count, self.limit)  # read no more than is wanted; where few match, it takes many
         return {
             "match": None if self.match is None else os.fsencode(self.match),  # the bytes that were typed
             "types": self.types or None,
-            "count": count if self.limit is None else min(count, self.limit),  # read no more than is wanted
+            "count": count,
         }
 
 

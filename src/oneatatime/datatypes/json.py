@@ -40,6 +40,8 @@ class Json(Datatype):
 
     def parts(self, key: bytes, chunk: int) -> Steps:
         kind = _first((yield [], command(b"JSON.TYPE", key)))
+        if isinstance(kind, list):  # RESP3 has it in a list, one a path
+            kind = kind[0]
         if kind == b"object":
             yield from _members(key, chunk)
         elif kind == b"array":
@@ -63,14 +65,14 @@ def _members(key: bytes, chunk: int) -> Steps:
     start, count = 0, FIRST_COUNT
     while start < len(names):
         asked = names[start : start + count]
-        paths = [b"[" + json.dumps(name.decode(), ensure_ascii=False).encode() + b"]" for name in asked]
-        packed = for_each((b"JSON.GET", key), paths)
+        packed = for_each((b"JSON.GET", key), map(_path, asked))
         answer = yield parts, Burst(packed.payload, packed.replies, False)
         parts = []
         for name, reply in zip(asked, answer.replies):
-            if isinstance(reply, ReplyError):  # the member went away meanwhile
-                continue
-            if reply is not None:
+            if isinstance(reply, ReplyError):
+                if "does not exist" not in str(reply):
+                    raise reply
+            elif reply is not None:  # else the member or the key went away meanwhile
                 parts.append((name.decode(), json.loads(reply)))
         start += len(asked)
         count = next_count(count, len(asked), answer.size, chunk)
@@ -90,6 +92,11 @@ def _elements(key: bytes, chunk: int) -> Steps:
             return
         start += len(parts)
         count = next_count(count, len(parts), answer.size, chunk)
+
+
+def _path(name: bytes) -> bytes:
+    """The path of a member: not quite JSON, control characters stand for themselves."""
+    return b'["' + name.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"]'
 
 
 def _first(answer: Answer) -> Any:

@@ -76,7 +76,8 @@ class String(Datatype):
         start = 0
         parts: list[Any] = []
         while True:
-            answer = yield parts, command(b"GETRANGE", key, start, start + chunk - 1)
+            # the chunk is the bound here, whatever the limit on replies is
+            answer = yield parts, command(b"GETRANGE", key, start, start + chunk - 1, bounded=False)
             piece = answer.replies[0]
             if isinstance(piece, ReplyError):
                 raise piece
