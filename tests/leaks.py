@@ -87,6 +87,15 @@ async def assert_nothing_left(admin: redis.Redis) -> None:
         await asyncio.sleep(0)
 
 
+@pytest.fixture(scope="module")
+def quick_collector() -> Iterator[None]:
+    """Collections look only at what is made from now on, or they take most of the time of a test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def our_objects() -> Counter[str]:
     """How many objects of our classes there are, but for those that any import makes."""
     gc.collect()

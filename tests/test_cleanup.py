@@ -22,9 +22,13 @@ from tests.leaks import (
     fill,
     no_complaints,
     our_objects,
+    quick_collector,  # noqa: F401 - a fixture
 )
 from tests.proxy import Fault, FaultProxy, Plan
 from tests.servers import Server, TLSServer
+
+
+pytestmark = pytest.mark.usefixtures("quick_collector")
 
 
 class Boom(Exception):
@@ -56,7 +60,7 @@ async def leave_by_timeout(things: Any) -> None:
 
 async def leave_by_timeout_of_a_step(things: Any) -> None:
     steps = aiter(things)
-    with contextlib.suppress(asyncio.TimeoutError):
+    with contextlib.suppress(asyncio.TimeoutError, StopAsyncIteration, StreamClosed):
         while True:
             await asyncio.wait_for(anext(steps), 0.0001)
 
@@ -171,6 +175,7 @@ async def _cancelled_at_every_turn(
             came_to_an_end += task.done()
             task.cancel()
             await asyncio.wait([task])
+            del task  # which keeps its exception, and that the frames it went through
             await assert_nothing_left(server.admin)
             turns = max(turns + 1, int(turns * growth))
     assert turns > 20

@@ -190,7 +190,7 @@ class _Wire(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._transport is not None:
+        if self._transport is not None and not self._loop.is_closed():
             self._transport.abort()
         if self._waiting:
             _fail(self._waiting.popleft().future, error)

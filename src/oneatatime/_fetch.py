@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from ._errors import ServerFailure
 from ._options import ATOMIC, Options, Selection
-from ._page import GONE, Page
+from ._page import GONE, Heavy, Page, Rows
 from ._record import Batch, Parts
 from ._request import Answer, Burst, ReplyError, ReplyTooBig
 from ._shape import Shape, Shapes
@@ -66,84 +66,95 @@ class Fetch:
             known = self._selection.types[0] if self._selection.types else ""
             yield self._as_text(Batch(keys, known, [None] * len(keys)))
             return
-        page = self._page(keys, [Shape()] * len(keys))
-        yield from page.types()
+        page = self._page(keys, ())
+        yield from page.types_only()
         yield self._batch(page, 0, len(keys))
 
     # One group: as many keys as fit a burst
 
     def _group(self, keys: list[bytes]) -> Batches:
         shape = self._shapes.uniform
-        kind = shape.datatype if shape is not None else None
+        kind = shape.last if shape is not None else None
         if shape is None or kind is None or not self._wanted(kind):
             yield from self._mixed(keys)
-        elif self._selection.metadata or shape.big or not (kind.bounded or shape.proven):
-            page = self._page(keys, [shape] * len(keys))
-            for row in range(len(keys)):
-                page.plan(row, kind)
+            return
+        size = shape.size(kind)
+        if self._selection.metadata or size.big or not (kind.bounded or size.proven):
+            page = self._page(keys, [(shape, range(len(keys)))])
+            page.plan(kind, shape, range(len(keys)))
             yield from page.rounds(self._selection.metadata)
-            yield from self._finish(page, kind)
+            yield from self._finish_uniform(page, kind)
         else:
             yield from self._uniform(keys, shape, kind)
 
     def _uniform(self, keys: list[bytes], shape: Shape, kind: Datatype) -> Batches:
         """The way of most pages: every key is there, small, and of the type that all had so far."""
-        many = kind is STRING and not shape.careful and self._roomy()
+        size = shape.size(kind)
+        many = kind is STRING and not size.careful and self._roomy()
         odd: OddRows = {}
+        page = self._page(keys, [(shape, range(len(keys)))])
         try:
-            answer = yield STRING.ask_many(keys) if many else kind.ask(keys, shape.limit)
+            answer = yield STRING.ask_many(keys) if many else kind.ask(keys, size.limit)
         except ReplyTooBig:
-            page = self._page(keys, [shape] * len(keys))
-            for row in range(len(keys)):
-                page.plan(row, kind)
+            page.plan(kind, shape, range(len(keys)))
             yield from page.one_by_one()
         else:
             self._shapes.weighed(answer.size, len(keys))
             if many:
                 values = STRING.take_many(answer.replies, len(keys), odd)
             else:
-                values = kind.take(answer.replies, shape.limit, odd)
+                values = kind.take(answer.replies, size.limit, odd)
             if not odd:
-                biggest = max(map(len, values)) if kind.bounded else 0
-                shape.measured(kind, biggest, len(keys))
-                if kind is not STRING or biggest <= self._options.parts_over:
+                longest = max(map(len, values)) if kind.bounded else 0
+                if kind is not STRING or longest <= self._options.parts_over:
+                    size.measured(kind, longest, len(keys))
                     yield self._as_text(Batch(keys, kind.name, values, answer.size))
                     return
-            page = self._page(keys, [shape] * len(keys))
             page.size = answer.size
-            page.take(kind, range(len(keys)), values, odd)
+            page.take(kind, shape, range(len(keys)), values, odd)
         yield from page.rounds()
-        yield from self._finish(page, kind)
+        yield from self._finish_uniform(page, kind)
+
+    def _finish_uniform(self, page: Page, kind: Datatype) -> Batches:
+        wrong = sum(1 for name in page.types if name not in (kind.name, GONE))
+        self._shapes.was_uniform(len(page.keys), wrong - len(page.heavy))
+        yield from self._finish(page)
 
     def _mixed(self, keys: list[bytes]) -> Batches:
-        shapes = self._shapes.of(keys)
-        page = self._page(keys, shapes)
-        for row, shape in enumerate(shapes):
+        groups = self._shapes.groups(keys)
+        page = self._page(keys, groups)
+        for shape, rows in groups:
             guess = shape.guess
             if guess is not None and self._wanted(guess):
-                page.plan(row, guess)
+                page.plan(guess, shape, rows)
             else:
-                page.ask_type(row)
+                page.ask_type(shape, rows)
         yield from page.rounds(self._selection.metadata)
         self._shapes.weighed(page.size, len(keys))
-        yield from self._finish(page, None)
+        self._shapes.was_mixed(page.kinds, len(keys), [shape for shape, _ in groups])
+        yield from self._finish(page)
 
-    def _page(self, keys: list[bytes], shapes: Sequence[Shape]) -> Page:
-        return Page(keys, shapes, wanted=self._wanted, roomy=self._roomy(), node=self._node)
+    def _page(self, keys: list[bytes], groups: Sequence[tuple[Shape, Rows]]) -> Page:
+        return Page(
+            keys,
+            groups,
+            wanted=self._wanted,
+            roomy=self._roomy(),
+            long=self._options.parts_over,
+            node=self._node,
+        )
 
     def _wanted(self, kind: Datatype) -> bool:
         return not self._selection.types or kind.name in self._selection.types
 
     # Heavy rows, and handing out
 
-    def _finish(self, page: Page, expected: Datatype | None) -> Batches:
+    def _finish(self, page: Page) -> Batches:
         """Reads what was too big for a round, and hands out the page in pieces that fit a burst."""
-        self._hold_back_long_strings(page)
-        self._shapes.learn(page.shapes, page.kinds, expected)
         start, weight = 0, 0
         pending: list[int] = []
         for row in sorted(page.heavy):
-            _, size = page.heavy[row]
+            size = page.heavy[row].size
             if size > self._options.parts_over:
                 self._stand_in(page, row)
                 continue
@@ -156,47 +167,41 @@ class Fetch:
         yield from self._read_heavy(page, pending)
         yield self._batch(page, start, len(page.keys))
 
-    def _hold_back_long_strings(self, page: Page) -> None:
-        for row, kind in enumerate(page.kinds):
-            if kind is STRING and len(page.values[row]) > self._options.parts_over:
-                page.heavy[row] = (STRING, len(page.values[row]))
-
     def _stand_in(self, page: Page, row: int) -> None:
-        kind, size = page.heavy[row]
-        page.kinds[row], page.values[row] = kind, self._parts(page.keys[row], kind, size)
+        heavy = page.heavy.pop(row)
+        page.types[row] = heavy.kind.name
+        page.values[row] = self._parts(page.keys[row], heavy.kind, heavy.size)
 
     def _read_heavy(self, page: Page, rows: list[int]) -> Batches:
         """Values of up to `parts_over` bytes: whole by one command, or in chunks put together."""
         for _ in range(_MOST_TRIES):
             for row in rows:
-                kind, size = page.heavy.pop(row)
+                heavy = page.heavy.pop(row)
                 try:
-                    if size <= ATOMIC or kind.watched or not kind.bounded:
-                        yield from self._read_whole(page, row, kind)
+                    if heavy.size <= ATOMIC or heavy.kind.watched or not heavy.kind.bounded:
+                        yield from self._read_whole(page, row, heavy)
                     else:
-                        yield from self._read_in_chunks(page, row, kind)
+                        yield from self._read_in_chunks(page, row, heavy)
                 except ReplyTooBig:
-                    page.heavy[row] = (kind, max(size, self._options.parts_over + 1))
-                    self._stand_in(page, row)
-                    del page.heavy[row]
+                    page.heavy[row] = heavy._replace(size=max(heavy.size, self._options.parts_over + 1))
             yield from page.rounds()
+            for row in [row for row in rows if row in page.heavy]:
+                if page.heavy[row].size > self._options.parts_over:
+                    self._stand_in(page, row)
             rows = [row for row in rows if row in page.heavy]
-            for row in [row for row in rows if page.heavy[row][1] > self._options.parts_over]:
-                self._stand_in(page, row)
-                rows.remove(row)
             if not rows:
                 return
         text = f"the key was another value in each of {_MOST_TRIES} looks at it"
         raise ServerFailure(text, node=self._node, key=page.keys[rows[0]])
 
-    def _read_whole(self, page: Page, row: int, kind: Datatype) -> Batches:
-        answer = yield kind.ask_whole([page.keys[row]])
+    def _read_whole(self, page: Page, row: int, heavy: Heavy) -> Batches:
+        answer = yield heavy.kind.ask_whole([page.keys[row]])
         odd: OddRows = {}
         page.size += answer.size
-        page.take(kind, [row], kind.take_whole(answer.replies, odd), odd)
+        page.take(heavy.kind, heavy.shape, [row], heavy.kind.take_whole(answer.replies, odd), odd)
 
-    def _read_in_chunks(self, page: Page, row: int, kind: Datatype) -> Batches:
-        steps = kind.parts(page.keys[row], self._options.chunk)
+    def _read_in_chunks(self, page: Page, row: int, heavy: Heavy) -> Batches:
+        steps = heavy.kind.parts(page.keys[row], self._options.chunk)
         gathered = []
         parts, burst = next(steps)
         try:
@@ -206,27 +211,26 @@ class Fetch:
                 parts, burst = steps.send(answer)
                 gathered += parts
         except ReplyError as error:
-            page.take(kind, [row], [None], {0: error})
+            page.take(heavy.kind, heavy.shape, [row], [None], {0: error})
             return
         odd: OddRows = {} if gathered else {0: Odd.UNSURE}
-        page.take(kind, [row], [kind.assembled(gathered)], odd)
+        page.take(heavy.kind, heavy.shape, [row], [heavy.kind.assembled(gathered)], odd)
 
     def _batch(self, page: Page, start: int, stop: int) -> Batch:
         """The settled rows of a piece of the page."""
-        missing = (None,) if self._keep_missing else (None, GONE)
-        rows = [row for row in range(start, stop) if page.kinds[row] not in missing]
-        self.vanished += sum(1 for row in range(start, stop) if page.kinds[row] is GONE)
-        batch = Batch(
-            [page.keys[row] for row in rows],
-            [page.kinds[row].name for row in rows],  # type: ignore[union-attr]
-            [page.values[row] for row in rows],
-            page.size,
-        )
+        keys, types, values = page.keys[start:stop], page.types[start:stop], page.values[start:stop]
+        page.values[start:stop] = [None] * (stop - start)  # delivered: what follows must not keep it alive
+        metadata = {name: column[start:stop] for name, column in page.metadata.items()}
+        gone = types.count(GONE)
+        self.vanished += gone
+        if "" in types or (gone and not self._keep_missing):
+            dropped = ("",) if self._keep_missing else ("", GONE)
+            rows = [row for row, name in enumerate(types) if name not in dropped]
+            keys, types = [keys[row] for row in rows], [types[row] for row in rows]
+            values = [values[row] for row in rows]
+            metadata = {name: [column[row] for row in rows] for name, column in metadata.items()}
+        batch = Batch(keys, types, values, page.size, metadata or None)
         page.size = 0
-        for row in range(start, stop):
-            page.values[row] = None  # delivered: a later piece of the page must not keep it alive
-        if page.metadata:
-            batch.metadata = {name: [column[row] for row in rows] for name, column in page.metadata.items()}
         return self._as_text(batch)
 
     def _as_text(self, batch: Batch) -> Batch:

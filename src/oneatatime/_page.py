@@ -2,14 +2,15 @@
 
 A row waits in exactly one list: for its type, for its value, for another look because it seemed
 empty, or to be measured because it is bigger than what was asked for. One round is one burst about
-all of them, and each reply settles its row, moves it to another list, or finds it heavy.
+all of them, and each reply settles its row, moves it to another list, or finds it heavy. Rows of one
+shape move together, because a step for many keys costs little more than a step for one.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 from ._connection import server_error
 from ._errors import ServerFailure
@@ -20,80 +21,98 @@ from .datatypes import STRING, Datatype, Odd, OddRows, datatype
 
 Bursts = Generator[Burst, Answer, None]
 Ask = tuple[Burst, Callable[[list[Any]], None]]
+Rows = Sequence[int]
+Waiting = dict["tuple[Datatype, Shape]", "list[int]"]
+
+GONE = "none"
+"""TYPE's name for a key that is not there."""
 
 _MOST_ROUNDS = 12
 _CAUTIOUS_LIMIT = 2
 
 
-class _Gone:
-    """In place of a datatype: there was no such key."""
+class Heavy(NamedTuple):
+    """A value too big for a round: what it is, and the bytes it takes."""
 
-    name: Final = "none"
-
-
-GONE: Final = _Gone()
+    kind: Datatype
+    shape: Shape
+    size: int
 
 
 class Page:
     """Keys on their way to their values.
 
-    `kinds` holds, of each settled row, its datatype, GONE, or None where its type is not wanted; `heavy`
-    the rows that are too big for a round, with their datatype and bytes; `size` the bytes of all replies.
+    `types` holds, of each settled row, the name of its type, GONE, or "" where its type is not wanted;
+    `heavy` the rows that are too big for a round; `size` the bytes of all replies; `kinds` the types met.
+    Strings over `long` bytes are heavy even when they have come.
     """
 
     def __init__(
         self,
-        keys: Sequence[bytes],
-        shapes: Sequence[Shape],
+        keys: list[bytes],
+        groups: Sequence[tuple[Shape, Rows]],
         *,
         wanted: Callable[[Datatype], bool],
         roomy: bool,
+        long: int,
         node: str,
     ) -> None:
         self.keys = keys
-        self.shapes = shapes
-        self.kinds: list[Datatype | _Gone | None] = [None] * len(keys)
+        self.groups = groups
+        self.types = [""] * len(keys)
         self.values: list[Any] = [None] * len(keys)
-        self.heavy: dict[int, tuple[Datatype, int]] = {}
+        self.kinds: set[Datatype] = set()
+        self.heavy: dict[int, Heavy] = {}
         self.metadata: dict[str, list[Any]] = {}
         self.size = 0
         self._wanted = wanted
         self._roomy = roomy
+        self._long = long
         self._node = node
-        self._untyped: list[int] = []
-        self._unread: dict[Datatype, list[int]] = defaultdict(list)
-        self._unsure: dict[Datatype, list[int]] = defaultdict(list)
-        self._unmeasured: dict[Datatype, list[int]] = defaultdict(list)
+        self._untyped: dict[Shape, list[int]] = defaultdict(list)
+        self._unread: Waiting = defaultdict(list)
+        self._unsure: Waiting = defaultdict(list)
+        self._unmeasured: Waiting = defaultdict(list)
 
     # Where rows begin
 
-    def ask_type(self, row: int) -> None:
-        self._untyped.append(row)
+    def ask_type(self, shape: Shape, rows: Rows) -> None:
+        self._untyped[shape] += rows
 
-    def plan(self, row: int, kind: Datatype) -> None:
-        """A row whose type is known is read at once, or measured first where a read would have no bound."""
-        shape = self.shapes[row]
-        if shape.big or not (kind.bounded or shape.proven):
-            self._unmeasured[kind].append(row)
-        else:
-            self._unread[kind].append(row)
+    def plan(self, kind: Datatype, shape: Shape, rows: Rows) -> None:
+        """Rows whose type is known are read at once, or measured first where a read would have no bound."""
+        size = shape.size(kind)
+        waiting = self._unmeasured if size.big or not (kind.bounded or size.proven) else self._unread
+        waiting[kind, shape] += rows
 
-    def take(self, kind: Datatype, rows: Sequence[int], values: list[Any], odd: OddRows) -> None:
+    def take(self, kind: Datatype, shape: Shape, rows: Rows, values: list[Any], odd: OddRows) -> None:
         """Takes over what a read of some rows gave: values, and reasons to look again."""
-        for place, row in enumerate(rows):
-            if place in odd:
-                self._look_again(row, kind, odd[place])
-                continue
-            value = values[place]
-            self.kinds[row], self.values[row] = kind, value
-            self.shapes[row].measured(kind, len(value) if kind.bounded else 0)
+        if odd:
+            for place, reason in odd.items():
+                self._look_again(rows[place], kind, shape, reason)
+            good = [place for place in range(len(rows)) if place not in odd]
+            rows, values = [rows[place] for place in good], [values[place] for place in good]
+            if not rows:
+                return
+        types, all_values, name = self.types, self.values, kind.name
+        for row, value in zip(rows, values):
+            types[row] = name
+            all_values[row] = value
+        self.kinds.add(kind)
+        longest = max(map(len, values)) if kind.bounded else 0
+        shape.saw(kind, len(rows))
+        shape.size(kind).measured(kind, longest, len(rows))
+        if kind is STRING and longest > self._long:
+            for row, value in zip(rows, values):
+                if len(value) > self._long:
+                    self.heavy[row] = Heavy(kind, shape, len(value))
 
     # Rounds
 
     def rounds(self, metadata: Sequence[str] = ()) -> Bursts:
         """Asks until every row is settled or heavy; the first burst asks for `metadata` too."""
         for _ in range(_MOST_ROUNDS):
-            asks = [*self._metadata_asks(metadata), *self._asks()]
+            asks = [*(self._metadata_ask(name) for name in metadata), *self._asks()]
             if not asks:
                 return
             try:
@@ -102,45 +121,37 @@ class Page:
                 yield from self.one_by_one()
                 continue
             metadata = ()
-            self._untyped = []
-            self._unread, self._unsure, self._unmeasured = (
-                defaultdict(list),
-                defaultdict(list),
-                defaultdict(list),
-            )
+            self._untyped, self._unread = defaultdict(list), defaultdict(list)
+            self._unsure, self._unmeasured = defaultdict(list), defaultdict(list)
             self._hand_out(asks, answer)
         row = self._unsettled()
         if row is not None:
             text = f"the key changed its type in each of {_MOST_ROUNDS} looks at it"
             raise ServerFailure(text, node=self._node, key=self.keys[row])
 
-    def types(self) -> Bursts:
+    def types_only(self) -> Bursts:
         """Settles every row by its type alone."""
-        ask = for_each((b"TYPE",), self.keys)
-        for row, reply in enumerate((yield ask).replies):
-            if reply.__class__ is not bytes:
-                raise self._refused(reply, row, "TYPE")
-            kind = datatype(reply.decode())
-            if reply == b"none":
-                self.kinds[row] = GONE
-            elif self._wanted(kind):
-                self.kinds[row] = kind
+        answer = yield for_each((b"TYPE",), self.keys)
+        for row, reply in enumerate(answer.replies):
+            name = self._type_name(reply, row)
+            if name == GONE or self._wanted(datatype(name)):
+                self.types[row] = name
 
     def one_by_one(self) -> Bursts:
         """After a surprise: each row in a burst of its own, so that the surprising one shows itself."""
-        for shape in self.shapes:
+        for shape, _ in self.groups:
             shape.surprised()
         unread, self._unread = self._unread, defaultdict(list)
-        for kind, rows in unread.items():
+        for (kind, shape), rows in unread.items():
             for row in rows:
                 try:
                     answer = yield kind.ask([self.keys[row]], _CAUTIOUS_LIMIT)
                 except ReplyTooBig:
-                    self._unmeasured[kind].append(row)
+                    self._unmeasured[kind, shape].append(row)
                     continue
                 odd: OddRows = {}
                 self.size += answer.size
-                self.take(kind, [row], kind.take(answer.replies, _CAUTIOUS_LIMIT, odd), odd)
+                self.take(kind, shape, [row], kind.take(answer.replies, _CAUTIOUS_LIMIT, odd), odd)
 
     def _hand_out(self, asks: list[Ask], answer: Answer) -> None:
         self.size += answer.size
@@ -150,86 +161,96 @@ class Page:
             start += burst.replies
 
     def _unsettled(self) -> int | None:
-        lists = [self._untyped, *self._unread.values(), *self._unsure.values(), *self._unmeasured.values()]
-        return next((row for rows in lists for row in rows), None)
+        waiting = [self._untyped, self._unread, self._unsure, self._unmeasured]
+        return next((row for lists in waiting for rows in lists.values() for row in rows), None)  # type: ignore[attr-defined]
 
-    def _look_again(self, row: int, kind: Datatype, reason: Odd | ReplyError) -> None:
-        self.kinds[row] = self.values[row] = None
+    def _look_again(self, row: int, kind: Datatype, shape: Shape, reason: Odd | ReplyError) -> None:
         if reason is Odd.MORE:
-            self.shapes[row].was_more()
-            self._unmeasured[kind].append(row)
+            shape.size(kind).more += 1
+            self._unmeasured[kind, shape].append(row)
         elif reason is Odd.EMPTY:
-            self._unsure[kind].append(row)
+            self._unsure[kind, shape].append(row)
         elif reason is Odd.GONE:
-            self.kinds[row] = GONE
+            self.types[row] = GONE
         elif reason is Odd.UNSURE or str(reason).startswith("WRONGTYPE"):
-            self._untyped.append(row)
+            self._untyped[shape].append(row)
         else:
             raise self._refused(reason, row, kind.command)
 
     def _refused(self, reply: Any, row: int, command: str) -> Exception:
         return server_error(reply, node=self._node, key=self.keys[row], command=command)
 
+    def _type_name(self, reply: Any, row: int) -> str:
+        if reply.__class__ is not bytes:
+            raise self._refused(reply, row, "TYPE")
+        return str(reply, "utf-8", "replace")
+
     # What a round asks
 
     def _asks(self) -> list[Ask]:
         asks = [self._type_ask(self._untyped)] if self._untyped else []
-        asks += [self._read_ask(kind, rows) for kind, rows in self._unread.items()]
-        asks += [self._confirm_ask(kind, rows) for kind, rows in self._unsure.items()]
-        asks += [self._measure_ask(kind, rows) for kind, rows in self._unmeasured.items()]
+        asks += [self._read_ask(kind, shape, rows) for (kind, shape), rows in self._unread.items()]
+        asks += [self._confirm_ask(kind, shape, rows) for (kind, shape), rows in self._unsure.items()]
+        asks += [self._measure_ask(kind, shape, rows) for (kind, shape), rows in self._unmeasured.items()]
         return asks
 
     def _keys(self, rows: Iterable[int]) -> list[bytes]:
-        return [self.keys[row] for row in rows]
+        keys = self.keys
+        return [keys[row] for row in rows]
 
-    def _type_ask(self, rows: list[int]) -> Ask:
+    def _type_ask(self, untyped: dict[Shape, list[int]]) -> Ask:
+        rows = [row for of_shape in untyped.values() for row in of_shape]
+
         def take(replies: list[Any]) -> None:
-            for row, reply in zip(rows, replies):
-                if reply.__class__ is not bytes:
-                    raise self._refused(reply, row, "TYPE")
-                if reply == b"none":
-                    self.kinds[row] = GONE
-                    continue
-                kind = datatype(reply.decode())
-                if self._wanted(kind):
-                    self.shapes[row].expect(kind)
-                    self.plan(row, kind)
+            following = iter(replies)
+            for shape, of_shape in untyped.items():
+                found: dict[str, list[int]] = defaultdict(list)
+                for row, reply in zip(of_shape, following):
+                    found[self._type_name(reply, row)].append(row)
+                self._typed(shape, found)
 
         return for_each((b"TYPE",), self._keys(rows)), take
 
-    def _read_ask(self, kind: Datatype, rows: list[int]) -> Ask:
-        keys = self._keys(rows)
-        limit = max(self.shapes[row].limit for row in rows)
-        many = kind is STRING and self._roomy and not any(self.shapes[row].careful for row in rows)
+    def _typed(self, shape: Shape, found: dict[str, list[int]]) -> None:
+        for row in found.pop(GONE, ()):
+            self.types[row] = GONE
+        for name, rows in found.items():
+            kind = datatype(name)
+            if self._wanted(kind):
+                self.plan(kind, shape, rows)
+            else:
+                shape.saw(kind, len(rows))
+
+    def _read_ask(self, kind: Datatype, shape: Shape, rows: list[int]) -> Ask:
+        keys, size = self._keys(rows), shape.size(kind)
+        limit, many = size.limit, kind is STRING and self._roomy and not size.careful
 
         def take(replies: list[Any]) -> None:
             odd: OddRows = {}
             values = STRING.take_many(replies, len(rows), odd) if many else kind.take(replies, limit, odd)
-            self.take(kind, rows, values, odd)
+            self.take(kind, shape, rows, values, odd)
 
         return STRING.ask_many(keys) if many else kind.ask(keys, limit), take
 
-    def _confirm_ask(self, kind: Datatype, rows: list[int]) -> Ask:
+    def _confirm_ask(self, kind: Datatype, shape: Shape, rows: list[int]) -> Ask:
         def take(replies: list[Any]) -> None:
             odd: OddRows = {}
-            self.take(kind, rows, kind.take_confirmed(replies, odd), odd)
+            self.take(kind, shape, rows, kind.take_confirmed(replies, odd), odd)
 
         return kind.confirm(self._keys(rows)), take
 
-    def _measure_ask(self, kind: Datatype, rows: list[int]) -> Ask:
+    def _measure_ask(self, kind: Datatype, shape: Shape, rows: list[int]) -> Ask:
         def take(replies: list[Any]) -> None:
             for row, size in zip(rows, replies):
                 if size.__class__ is int and size:
-                    self.heavy[row] = (kind, size)
+                    self.heavy[row] = Heavy(kind, shape, size)
                     if size > ATOMIC and not kind.bounded:
-                        self.shapes[row].was_more()
+                        shape.size(kind).more += 1
                 else:  # nil or 0: it is gone, or something else by now
-                    self._look_again(row, kind, size if isinstance(size, ReplyError) else Odd.UNSURE)
+                    reason = size if isinstance(size, ReplyError) else Odd.UNSURE
+                    self._look_again(row, kind, shape, reason)
 
         return kind.measure(self._keys(rows)), take
-
-    def _metadata_asks(self, names: Sequence[str]) -> list[Ask]:
-        return [self._metadata_ask(name) for name in names]
 
     def _metadata_ask(self, name: str) -> Ask:
         words = _METADATA_COMMANDS[name]

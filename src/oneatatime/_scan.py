@@ -84,17 +84,17 @@ class Scan:
         cursor, keys = self._checked(reply)
         self._pages += 1
         self._share = (self._share + len(keys) / self.count) / 2
-        if self._pages <= 2 and self.partition.start:
-            keys = self._border.claim(keys)
         reached = position(cursor) if cursor else POSITIONS
         if reached <= self._reached:
             reached = self._without_order(cursor, keys)
-        if reached >= self.partition.end:
-            self.finished = True
-            if self.partition.end < POSITIONS:
-                keys = self._border.claim(keys)
+        self.finished = reached >= self.partition.end
         self._reached, self._cursor = reached, cursor
-        return keys
+        # a page may stand at both edges, and what has been claimed once is not to be had again
+        return self._border.claim(keys) if self._at_an_edge() else keys
+
+    def _at_an_edge(self) -> bool:
+        after_start = self._pages <= 2 and self.partition.start > 0
+        return after_start or (self.finished and self.partition.end < POSITIONS)
 
     def _without_order(self, cursor: int, keys: list[bytes]) -> int:
         """A cursor that moves in no order is the server's own affair, while it moves at all."""

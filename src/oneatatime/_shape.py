@@ -23,34 +23,26 @@ _UNIFORM_AFTER = 256  # keys of one type in a row
 _MIXED_SHARE = 0.03  # wrong guesses in a page from which on shapes are worth their while
 _PAGE_BYTES = 40 * KiB
 _LEAST_PAGE = 32  # keys: below that the cost of a burst weighs more
-_PROVEN = 32  # values of a shape to have seen before trusting it
+_PROVEN = 32  # values to have seen before trusting them to be small
 _FIRST_WORD = re.compile(rb"[^:/|.\-_]*[:/|.\-_]?")
 FIRST_BYTES = 16.0 * KiB
 """Bytes a key's replies are taken to weigh before any was seen."""
 
 
-class Shape:
-    """What the keys of one shape were: their type, if they agree, and how big.
+class Size:
+    """How big the values of one type were, in keys of one shape.
 
     `limit` is how many elements of a collection are asked for: twice the most seen, so that a surprise
     stays small.
     """
 
-    __slots__ = ("datatype", "limit", "long", "more", "right", "seen", "wrong")
+    __slots__ = ("limit", "long", "more", "seen")
 
-    def __init__(self, expected: Datatype | None = None) -> None:
-        self.datatype = expected
+    def __init__(self) -> None:
         self.limit = FIRST_LIMIT
         self.long = False
-        self.right = 0
-        self.wrong = 0
         self.seen = 0
         self.more = 0
-
-    @property
-    def guess(self) -> Datatype | None:
-        """The type to expect, or None where too many guesses have been wrong."""
-        return self.datatype if self.wrong * 4 <= self.right else None
 
     @property
     def big(self) -> bool:
@@ -67,37 +59,51 @@ class Shape:
         """Strings are asked for with a bound on each."""
         return self.long or self.seen < _PROVEN
 
-    def expect(self, kind: Datatype) -> None:
-        """A first key of this shape is of this type."""
-        if self.datatype is None:
-            self.datatype = kind
-
-    def saw(self, kind: Datatype) -> None:
-        """A key of this shape was of this type."""
-        if kind is self.datatype:
-            self.right += 1
-        else:
-            self.wrong += 1
-            self.datatype, self.limit, self.long, self.seen, self.more = kind, FIRST_LIMIT, False, 0, 0
-
-    def measured(self, kind: Datatype, length: int, keys: int = 1) -> None:
-        """Some values of this shape were read, the longest of them this long."""
-        if kind is not self.datatype:
-            return
-        self.seen += keys
+    def measured(self, kind: Datatype, longest: int, values: int) -> None:
+        """Some values were read, the longest of them this long."""
+        self.seen += values
         if kind is STRING:
-            self.long = self.long or length >= SMALL
-        elif 2 * length > self.limit:
-            self.limit = min(MOST_ELEMENTS, 2 * length)
-
-    def was_more(self) -> None:
-        """A value was bigger than what was asked for."""
-        self.more += 1
+            self.long = self.long or longest >= SMALL
+        elif 2 * longest > self.limit:
+            self.limit = min(MOST_ELEMENTS, 2 * longest)
 
     def surprised(self) -> None:
-        """A burst with keys of this shape passed the limit on replies."""
+        """A burst with such values passed the limit on replies."""
         self.long = True
         self.limit = FIRST_LIMIT
+
+
+class Shape:
+    """What the keys of one shape were: their type, if they agree, and how big of each type."""
+
+    __slots__ = ("_sizes", "last", "right", "wrong")
+
+    def __init__(self, expected: Datatype | None = None) -> None:
+        self.last = expected
+        self.right = 0
+        self.wrong = 0
+        self._sizes: dict[Datatype, Size] = {}
+
+    @property
+    def guess(self) -> Datatype | None:
+        """The type to expect, or None where too many guesses have been wrong."""
+        return self.last if self.wrong * 4 <= self.right else None
+
+    def size(self, kind: Datatype) -> Size:
+        """How big the values of a type were in keys of this shape."""
+        return self._sizes.get(kind) or self._sizes.setdefault(kind, Size())
+
+    def saw(self, kind: Datatype, keys: int) -> None:
+        """Some keys of this shape were of this type."""
+        if kind is self.last or self.last is None:
+            self.right += keys
+        else:
+            self.wrong += keys
+        self.last = kind
+
+    def surprised(self) -> None:
+        for size in self._sizes.values():
+            size.surprised()
 
 
 class Shapes:
@@ -111,25 +117,20 @@ class Shapes:
         self.uniform = Shape(expected) if expected is not None else None
         self.bytes_per_key = FIRST_BYTES
         self._by_digits: dict[bytes, Shape] = {}
-        self._by_prefix: dict[bytes, Shape] = {}
-        self._last: object = None
+        self._by_first_word: dict[bytes, Shape] = {}
+        self._last: Datatype | None = None
         self._in_a_row = 0
 
-    def of(self, keys: Iterable[bytes]) -> list[Shape]:
-        """The shape of each key."""
+    def groups(self, keys: Sequence[bytes]) -> list[tuple[Shape, list[int]]]:
+        """The rows of a page of keys, shape by shape."""
+        rows = _rows_by(key.translate(None, b"0123456789") for key in keys)
         known = self._by_digits
-        if len(known) < _MOST_SHAPES:
-            return [
-                known.get(rest) or known.setdefault(rest, Shape())
-                for rest in [key.translate(None, b"0123456789") for key in keys]
-            ]
-        return [known.get(key.translate(None, b"0123456789")) or self._by_first_word(key) for key in keys]
-
-    def _by_first_word(self, key: bytes) -> Shape:
-        """Where ids are no numbers every key would be a shape of its own: only the first word counts."""
-        found = _FIRST_WORD.match(key)
-        word = found[0] if found and len(self._by_prefix) < _MOST_SHAPES else b""
-        return self._by_prefix.get(word) or self._by_prefix.setdefault(word, Shape())
+        if 2 * len(rows) > len(keys) + 1 or len(known) > _MOST_SHAPES:
+            # ids that are no numbers make every key a shape of its own: then the first word counts
+            rows, known = _rows_by(map(_first_word, keys)), self._by_first_word
+            if len(known) > _MOST_SHAPES:
+                rows = {b"": list(range(len(keys)))}
+        return [(known.get(name) or known.setdefault(name, Shape()), of_it) for name, of_it in rows.items()]
 
     def fitting(self, burst: int) -> int:
         """How many keys to read at once, so that about `burst` bytes come."""
@@ -148,23 +149,40 @@ class Shapes:
         now = size / keys + 1
         self.bytes_per_key = max(now, (self.bytes_per_key + now) / 2)
 
-    def learn(self, shapes: Sequence[Shape], kinds: Sequence[object], expected: Datatype | None) -> None:
-        """What a page turned out to be: gives up one shape for all, or finds that there is one."""
-        if expected is not None:
-            wrong = sum(1 for kind in kinds if isinstance(kind, Datatype) and kind is not expected)
-            if wrong > len(kinds) * _MIXED_SHARE:
-                self.uniform, self._in_a_row = None, 0
+    def was_uniform(self, keys: int, wrong: int) -> None:
+        """So many keys of a page read as of one type were of another: gives up one shape for all."""
+        if wrong > keys * _MIXED_SHARE:
+            self.uniform, self._in_a_row = None, 0
+
+    def was_mixed(self, kinds: Iterable[Datatype], keys: int, shapes: Iterable[Shape]) -> None:
+        """The types in a page: finds that one shape would do for all."""
+        found = set(kinds)
+        if len(found) != 1:
+            self._in_a_row = 0 if found else self._in_a_row
             return
-        for shape, kind in zip(shapes, kinds):
-            if not isinstance(kind, Datatype):
-                continue
-            shape.saw(kind)
-            if kind is self._last:
-                self._in_a_row += 1
-            else:
-                self._last, self._in_a_row = kind, 1
-        if self._in_a_row >= _UNIFORM_AFTER and isinstance(self._last, Datatype):
-            self.uniform = Shape(self._last)
-            self.uniform.limit = max(shape.limit for shape in shapes)
-            self.uniform.long = any(shape.long for shape in shapes)
-            self.uniform.seen = sum(shape.seen for shape in set(shapes))
+        (kind,) = found
+        self._in_a_row = keys + (self._in_a_row if kind is self._last else 0)
+        self._last = kind
+        if self._in_a_row >= _UNIFORM_AFTER:
+            self.uniform = Shape(kind)
+            size = self.uniform.size(kind)
+            for one in [shape.size(kind) for shape in shapes]:
+                size.limit = max(size.limit, one.limit)
+                size.long = size.long or one.long
+                size.seen += one.seen
+                size.more += one.more
+
+
+def _rows_by(names: Iterable[bytes]) -> dict[bytes, list[int]]:
+    rows: dict[bytes, list[int]] = {}
+    for row, name in enumerate(names):
+        if name in rows:
+            rows[name].append(row)
+        else:
+            rows[name] = [row]
+    return rows
+
+
+def _first_word(key: bytes) -> bytes:
+    found = _FIRST_WORD.match(key)
+    return found[0] if found else b""
