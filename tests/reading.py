@@ -17,6 +17,11 @@ async def everything(source: Any, **arguments: Any) -> dict[Any, Any]:
     return found
 
 
+async def gathered(view: Any) -> list[Any]:
+    """All items of a view."""
+    return [item async for item in view]
+
+
 async def whole(value: Any) -> Any:
     """The value as a small one of its type would be delivered."""
     return await value.load() if isinstance(value, Parts) else value

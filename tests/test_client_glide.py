@@ -82,11 +82,15 @@ def test_glide_that_cannot_be_read(arguments: dict[str, Any], says: str) -> None
         Endpoint.of(_glide(**arguments))
 
 
+def port_of(server: Any) -> int:
+    return int(server.url.rpartition(":")[2].split("/")[0])
+
+
 async def test_glide_connected(tcp_server: Any) -> None:
-    address = glide.NodeAddress("127.0.0.1", tcp_server.port)
+    address = glide.NodeAddress("127.0.0.1", port_of(tcp_server))
     client = await glide.GlideClient.create(glide.GlideClientConfiguration([address], database_id=1))
     try:
-        assert Endpoint.of(client) == Endpoint("127.0.0.1", tcp_server.port, db=1)
+        assert Endpoint.of(client) == Endpoint("127.0.0.1", port_of(tcp_server), db=1)
     finally:
         await client.close()
 
@@ -98,9 +102,9 @@ def test_glide_cluster_is_not_read_yet() -> None:
 
 def test_glide_sync(tcp_server: Any) -> None:
     glide_sync = pytest.importorskip("glide_sync")
-    address = glide_sync.NodeAddress("127.0.0.1", tcp_server.port)
+    address = glide_sync.NodeAddress("127.0.0.1", port_of(tcp_server))
     client = glide_sync.GlideClient.create(glide_sync.GlideClientConfiguration([address]))
     try:
-        assert Endpoint.of(client) == Endpoint("127.0.0.1", tcp_server.port)
+        assert Endpoint.of(client) == Endpoint("127.0.0.1", port_of(tcp_server))
     finally:
         client.close()

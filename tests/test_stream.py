@@ -14,7 +14,7 @@ import pytest
 
 import oneatatime
 from oneatatime import InvalidInput, Options, Record, Undecodable
-from tests.reading import everything
+from tests.reading import everything, gathered
 from tests.servers import Server
 
 TYPES = ("string", "hash", "list", "set", "zset", "stream")
@@ -66,7 +66,7 @@ async def test_an_empty_database_is_a_loop_without_a_turn(server: Server) -> Non
     assert [pair async for pair in stream] == []
     done = stream.statistics()
     assert (done.keys, done.complete, done.fraction, done.estimated_total) == (0, True, 1.0, 0)
-    assert [pair for pair in oneatatime.stream(server.url)] == []
+    assert list(iter(oneatatime.stream(server.url))) == []
 
 
 async def test_records_know_key_type_and_value(server: Server) -> None:
@@ -91,11 +91,22 @@ async def test_keys_come_without_a_value_being_read(server: Server) -> None:
     written = fill(server, 1300)
     server.admin.config_resetstat()
     stream = oneatatime.stream(server.url)
-    assert sorted([key async for key in stream.keys()]) == sorted(written)
+    assert sorted(await gathered(stream.keys())) == sorted(written)
     done = stream.statistics()
     assert (done.keys, done.complete, dict(done.types)) == (1300, True, {})
     ran = {name.removeprefix("cmdstat_") for name in server.admin.info("commandstats")}
-    assert not ran & {"get", "mget", "getrange", "hscan", "hgetall", "lrange", "sscan", "zrange", "xrange", "type"}
+    assert not ran & {
+        "get",
+        "mget",
+        "getrange",
+        "hscan",
+        "hgetall",
+        "lrange",
+        "sscan",
+        "zrange",
+        "xrange",
+        "type",
+    }
 
 
 async def test_keys_of_one_type_or_of_several_are_of_those_types(server: Server) -> None:
@@ -103,7 +114,7 @@ async def test_keys_of_one_type_or_of_several_are_of_those_types(server: Server)
     for types in (("hash",), ("hash", "stream"), TYPES):
         stream = oneatatime.stream(server.url, types=types)
         wanted = [key for key in written if kind_of(key) in types]
-        assert sorted([key async for key in stream.keys()]) == sorted(wanted)
+        assert sorted(await gathered(stream.keys())) == sorted(wanted)
         assert stream.statistics().types == Counter(map(kind_of, wanted))
 
 
@@ -121,7 +132,7 @@ async def test_a_stream_begun_by_keys_does_not_invent_values(server: Server) -> 
     for view in (stream, stream.records(), stream.batches()):
         with pytest.raises(InvalidInput, match="keys"):
             await anext(view)
-    rest = [key async for key in stream.keys()]
+    rest = await gathered(stream.keys())
     assert len({first, *rest}) == 300
     await stream.aclose()
 
@@ -130,7 +141,7 @@ async def test_keys_after_pairs_are_the_keys_that_are_left(server: Server) -> No
     written = fill(server, 700)
     stream = oneatatime.stream(server.url)
     before = [(await anext(stream))[0] for _ in range(10)]
-    after = [key async for key in stream.keys()]
+    after = await gathered(stream.keys())
     assert sorted(before + after) == sorted(written)
 
 
@@ -228,7 +239,7 @@ async def test_several_tasks_may_share_it_in_different_forms(server: Server) -> 
 def test_a_plain_for_works_without_a_loop(server: Server) -> None:
     written = fill(server, 1300)
     stream = oneatatime.stream(server.url)
-    assert dict(stream) == written
+    assert dict(iter(stream)) == written
     assert stream.statistics().complete
     assert sorted(oneatatime.stream(server.url).keys()) == sorted(written)
     assert {record.key: record.value for record in oneatatime.stream(server.url).records()} == written
@@ -238,7 +249,7 @@ def test_a_plain_for_works_without_a_loop(server: Server) -> None:
 
 async def test_a_plain_for_works_inside_a_running_loop(server: Server) -> None:
     written = fill(server, 1300)
-    assert dict(oneatatime.stream(server.url)) == written  # as in a Jupyter cell
+    assert dict(iter(oneatatime.stream(server.url))) == written  # as in a Jupyter cell
 
 
 def test_a_plain_for_goes_on_after_a_break(server: Server) -> None:
@@ -280,7 +291,7 @@ async def test_counts_are_exact_at_every_step(server: Server) -> None:
         assert so_far.types == types
         assert last <= so_far.fraction <= 1.0
         assert so_far.estimated_total == 900
-        assert not so_far.complete
+        assert so_far.complete <= (so_far.keys == 900)
         last = so_far.fraction
     done = stream.statistics()
     assert (done.keys, done.types, done.fraction, done.complete) == (900, types, 1.0, True)
@@ -333,7 +344,9 @@ async def test_types_choose_keys_one_by_scan_several_by_the_reader(server: Serve
     for wanted in (*TYPES, ("hash",), ("zset", "string"), ["list", "set", "stream"], TYPES, "HASH"):
         names = {wanted.lower()} if isinstance(wanted, str) else set(wanted)
         stream = oneatatime.stream(server.url, types=wanted)
-        assert dict([pair async for pair in stream]) == {k: v for k, v in written.items() if kind_of(k) in names}
+        assert dict([pair async for pair in stream]) == {
+            k: v for k, v in written.items() if kind_of(k) in names
+        }
         assert set(stream.statistics().types) == names
 
 
@@ -385,7 +398,7 @@ async def test_given_keys_may_be_chosen_by_type(server: Server) -> None:
 async def test_given_keys_as_keys_are_those_that_exist(server: Server) -> None:
     fill(server, 6)
     stream = oneatatime.stream(server.url, keys=["string:0", "missing", "hash:1"])
-    assert [key async for key in stream.keys()] == [b"string:0", b"hash:1"]
+    assert await gathered(stream.keys()) == [b"string:0", b"hash:1"]
     assert stream.statistics().vanished == 1
 
 
@@ -415,7 +428,9 @@ async def test_metadata_stays_with_its_key_when_others_are_missing_or_big(server
     for n, key in enumerate(keys):
         if n % 7:
             server.admin.set(key, b"x" * (200_000 if n % 50 == 1 else n), px=10_000_000 + 1000 * n)
-    stream = oneatatime.stream(server.url, keys=keys, types=types, metadata=["ttl"], options=Options(burst=300_000))
+    stream = oneatatime.stream(
+        server.url, keys=keys, types=types, metadata=["ttl"], options=Options(burst=300_000)
+    )
     records = [record async for record in stream.records()]
     assert [record.key for record in records] == [key.encode() for n, key in enumerate(keys) if n % 7]
     for record in records:
@@ -452,7 +467,10 @@ async def test_access_frequency_is_told_under_an_lfu_policy_and_refused_under_an
 async def test_any_options_give_the_same_values(server: Server, options: Options) -> None:
     written = fill(server, 400)
     stream = oneatatime.stream(server.url, options=options)
-    found = {key: await value.load() if isinstance(value, oneatatime.Parts) else value async for key, value in stream}
+    found = {
+        key: await value.load() if isinstance(value, oneatatime.Parts) else value
+        async for key, value in stream
+    }
     assert found == written
     assert stream.statistics().keys == 400
 
@@ -502,7 +520,9 @@ def mixed(server: Server, bad: set[int], count: int = 1200) -> None:
 
 
 @pytest.mark.parametrize("form", ["pairs", "records", "batches"])
-async def test_what_is_no_text_is_raised_in_its_place_and_the_stream_goes_on(server: Server, form: str) -> None:
+async def test_what_is_no_text_is_raised_in_its_place_and_the_stream_goes_on(
+    server: Server, form: str
+) -> None:
     bad = {0, 1, 2, 500, 501, 900, 1199}
     mixed(server, bad)
     keys = [f"k{n}" for n in range(1200)]
@@ -512,7 +532,11 @@ async def test_what_is_no_text_is_raised_in_its_place_and_the_stream_goes_on(ser
     while True:
         try:
             async for item in view:
-                found += [record.value for record in item] if form == "batches" else [item[-1 if form == "pairs" else 2]]
+                found += (
+                    [record.value for record in item]
+                    if form == "batches"
+                    else [item[-1 if form == "pairs" else 2]]
+                )
         except Undecodable as error:
             assert error.key is not None
             assert "utf-8" in str(error)
@@ -526,7 +550,9 @@ async def test_what_is_no_text_is_raised_in_its_place_and_the_stream_goes_on(ser
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])
-async def test_switching_forms_among_errors_loses_neither_records_nor_errors(server: Server, steps: int) -> None:
+async def test_switching_forms_among_errors_loses_neither_records_nor_errors(
+    server: Server, steps: int
+) -> None:
     bad = set(range(0, 1200, 7)) | {1, 2, 3}
     mixed(server, bad)
     keys = [f"k{n}" for n in range(1200)]
@@ -569,7 +595,7 @@ async def test_a_key_that_is_no_text_is_an_error_that_names_it(server: Server) -
         await everything(server.url, encoding="utf-8")
     assert caught.value.key == b"\xff"
     with pytest.raises(Undecodable, match="the key is not utf-8"):
-        [key async for key in oneatatime.stream(server.url, encoding="utf-8").keys()]
+        await gathered(oneatatime.stream(server.url, encoding="utf-8").keys())
 
 
 async def test_other_codecs_and_error_handlers_are_python_s(server: Server) -> None:

@@ -57,7 +57,16 @@ async def test_a_string_comes_back_as_it_is(server: Server, protocol: int, value
 
 @protocols
 async def test_every_byte_and_every_length_may_be_a_key(server: Server, protocol: int) -> None:
-    keys = [b"", ALL_BYTES, b"\r\n", b" ", b"%d%%s{}", b"*", b"k" * (1 << 20), *(bytes([n]) for n in range(256))]
+    keys = [
+        b"",
+        ALL_BYTES,
+        b"\r\n",
+        b" ",
+        b"%d%%s{}",
+        b"*",
+        b"k" * (1 << 20),
+        *(bytes([n]) for n in range(256)),
+    ]
     for key in keys:
         server.admin.set(key, b"of " + key[:300])
     assert await read(server, protocol) == {key: b"of " + key[:300] for key in keys}
@@ -183,7 +192,21 @@ async def test_a_hash_whose_fields_expire_shows_those_that_have_not(server: Serv
 @protocols
 @pytest.mark.parametrize("others", [0, 500], ids=["listpack", "skiplist"])
 async def test_scores_come_back_to_the_last_bit(server: Server, protocol: int, others: int) -> None:
-    scores = [-math.inf, -1e308, -1.5, -0.0, 0.0, 5e-324, 0.1, 1 / 3, 1.0, 2**53, 1e17, 1.7976931348623157e308, math.inf]
+    scores = [
+        -math.inf,
+        -1e308,
+        -1.5,
+        -0.0,
+        0.0,
+        5e-324,
+        0.1,
+        1 / 3,
+        1.0,
+        2**53,
+        1e17,
+        1.7976931348623157e308,
+        math.inf,
+    ]
     members = {b"m%02d" % n: score for n, score in enumerate(scores)}
     members.update({b"x%d" % n: 7.25 for n in range(others)})
     server.admin.zadd("zset", members)
@@ -259,7 +282,14 @@ async def test_streams_of_boundary_sizes_are_whole(server: Server, protocol: int
 DOCUMENTS = [
     {},
     [],
-    {"name": "Zoë", "tags": ["a", "b"], "n": 1.5, "none": None, "yes": True, "nested": {"deep": [[1, [2, []]]]}},
+    {
+        "name": "Zoë",
+        "tags": ["a", "b"],
+        "n": 1.5,
+        "none": None,
+        "yes": True,
+        "nested": {"deep": [[1, [2, []]]]},
+    },
     [1, "two", None, {"three": 3}],
     "text",
     "",
@@ -288,7 +318,9 @@ async def test_json_documents_come_back_as_they_are(module_server: Server, proto
 @pytest.mark.parametrize("chunk", [200, 100_000])
 async def test_big_json_documents_come_in_parts(module_server: Server, protocol: int, chunk: int) -> None:
     written: dict[bytes, Any] = {
-        b"names": {name * 50: "x" * 5000 for name in ["\t", "\0", "\\", "']", '"]', "\\n", "😀", "$.a", "", "/"]},
+        b"names": {
+            name * 50: "x" * 5000 for name in ["\t", "\0", "\\", "']", '"]', "\\n", "😀", "$.a", "", "/"]
+        },
         b"object": {f"member {n} 'ü\"\\": {"n": n, "fill": "x" * 50} for n in range(300)},
         b"array": [{"n": n, "fill": "x" * 50} for n in range(300)],
         b"text": "é" * 40_000,
@@ -336,7 +368,9 @@ async def test_a_big_opaque_value_is_parts_of_its_dump(module_server: Server) ->
 
 # Everything at once --------------------------------------------------------------------------------------
 
-_data = st.one_of(st.binary(max_size=40), st.text(max_size=10).map(str.encode), st.integers().map(b"%d".__mod__))
+_data = st.one_of(
+    st.binary(max_size=40), st.text(max_size=10).map(str.encode), st.integers().map(b"%d".__mod__)
+)
 _many = st.one_of(st.integers(1, 5), st.sampled_from([16, 17, 130, 520]))
 
 

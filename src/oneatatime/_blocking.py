@@ -63,6 +63,7 @@ class _Handover(Generic[T]):
             close = getattr(source, "aclose", None)
             if close is not None:
                 await close()
+            del source  # here and now, while the loop can still close what it holds
 
     def run(self, make: Callable[[], AsyncIterator[T]]) -> None:
         try:

@@ -61,14 +61,16 @@ class Fetch:
             start = stop
 
     def names(self, keys: list[bytes], *, check_types: bool) -> Batches:
-        """One batch of the keys without their values, of the wanted types alone."""
-        if not check_types:
+        """One batch of the keys without their values: of the wanted types alone, given ones if they exist."""
+        if not check_types and self._selection.keys is None:
             known = self._selection.types[0] if self._selection.types else ""
-            yield self._as_text(Batch(keys, known, [None] * len(keys)))
+            yield self._as_text(Batch(keys, known, []))
             return
         page = self._page(keys, ())
         yield from page.types_only()
-        yield self._batch(page, 0, len(keys))
+        batch = self._batch(page, 0, len(keys))
+        batch.values = []
+        yield batch
 
     # One group: as many keys as fit a burst
 

@@ -65,8 +65,9 @@ class Options:
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-                raise InvalidInput(f"option {name}={value!r} must be a number above 0")
+            number, said = (int | float, "number") if "timeout" in name else (int, "whole number")
+            if not isinstance(value, number) or isinstance(value, bool) or not value > 0:
+                raise InvalidInput(f"option {name}={value!r} must be a {said} above 0")
 
 
 @dataclass(frozen=True)
@@ -156,8 +157,8 @@ def _codec(encoding: str | None, errors: str) -> str | None:
     if encoding is None:
         return None
     try:
-        codecs.lookup(encoding)
         codecs.lookup_error(errors)
-    except (LookupError, TypeError) as error:
+        " ".encode(encoding)  # what no text has, such as "hex", fails too
+    except (LookupError, TypeError, UnicodeError) as error:
         raise InvalidInput(f"encoding={encoding!r}, errors={errors!r}: {error}") from error
     return encoding

@@ -15,7 +15,7 @@ from ._record import Parts, PartsSource
 from ._request import Answer, Burst, ReplyError, ReplyTooBig, command
 from ._session import Pending, Session
 from ._text import text_of, undecodable
-from .datatypes import STRING, Datatype, datatype
+from .datatypes import STRING, Datatype, Odd, OddRows, datatype
 
 _MOST_TRIES = 3
 
@@ -44,14 +44,23 @@ class BigValues:
     async def load(self, parts: Parts) -> Any:
         """The whole value: put together from its chunks, or read by one command where it keeps changing."""
         kind = datatype(parts.type)
+        value = await self._put_together(parts, kind)
         text = text_of(self._selection)
+        if text is None:
+            return value
+        try:
+            return kind.decoded(value, text)
+        except UnicodeError as error:
+            raise undecodable(f"{kind.name} value", self._selection, error, parts.key) from error
+
+    async def _put_together(self, parts: Parts, kind: Datatype) -> Any:
         for _ in range(_MOST_TRIES if kind.bounded else 0):
             gathered = [part async for chunk in self._raw(parts) for part in chunk]
+            if not gathered:
+                break  # empty or gone, which one command tells
             if not parts.torn:
-                value = kind.assembled(gathered)
-                return value if text is None else kind.decoded(value, text)
-        value = await self._read_whole(parts, kind)
-        return value if text is None else kind.decoded(value, text)
+                return kind.assembled(gathered)
+        return await self._read_whole(parts, kind)
 
     def _raw(self, parts: Parts) -> _Chunks:
         return _Chunks(
@@ -60,20 +69,24 @@ class BigValues:
 
     async def _read_whole(self, parts: Parts, kind: Datatype) -> Any:
         session = Session(self._endpoint, self._options, self._traffic)
+        odd: OddRows = {}
         try:
             await session.open()
             asked = kind.ask_whole([parts.key])
             (pending,) = session.send(Burst(asked.payload, asked.replies, False))
-            answer = await session.answer(pending)
+            values = kind.take_whole((await session.answer(pending)).replies, odd)
+            if odd.get(0) is Odd.EMPTY:
+                odd.clear()
+                (pending,) = session.send(kind.confirm([parts.key]))
+                values = kind.take_confirmed((await session.answer(pending)).replies, odd)
         finally:
             session.abort()
-        odd: dict[int, Any] = {}
-        values = kind.take_whole(answer.replies, odd)
         if odd:
             reason = odd[0]
-            if isinstance(reason, ReplyError):
+            if isinstance(reason, ReplyError) and not _is_another(reason):
                 raise server_error(reason, node=session.node, key=parts.key, command=kind.command)
-            raise ServerFailure("the value is gone: its key was deleted", node=session.node, key=parts.key)
+            text = "the value is gone: its key was deleted, or holds another type by now"
+            raise ServerFailure(text, node=session.node, key=parts.key)
         parts.torn = False
         return values[0]
 
@@ -93,6 +106,7 @@ class _Chunks:
         self._steps = self._kind.parts(parts.key, chunk)
         self._pending: Pending | None = None
         self._watching = False
+        self._replaced = False  # another value took the place of this one
         self._state = "new"
 
     def __aiter__(self) -> AsyncIterator[list[Any]]:
@@ -116,7 +130,7 @@ class _Chunks:
             parts, burst = await self._advance(self._pending)
             self._pending = self._session.send(burst)[0] if burst is not None else None
             if self._pending is None:
-                await self._end(False)
+                await self._end()
             if parts:
                 return parts
         raise StopAsyncIteration
@@ -144,17 +158,17 @@ class _Chunks:
                 return self._steps.throw(surprise)
             return self._steps.send(answer)
         except ReplyError as reply:
-            if not str(reply).startswith("WRONGTYPE"):
+            if not _is_another(reply):
                 raise server_error(
                     reply, node=self._session.node, key=self._parts.key, command=self._kind.command
                 ) from reply
-            await self._end(True)  # another value took the place of this one
+            self._replaced = True
             return [], None
 
-    async def _end(self, replaced: bool) -> None:
+    async def _end(self) -> None:
         """Says in `torn` whether what was delivered may not fit together."""
-        torn: bool | None = replaced
-        if self._kind.watched and not replaced:
+        torn: bool | None = self._replaced
+        if self._kind.watched and not self._replaced:
             torn = None  # unknown, where WATCH is not allowed
             if self._watching:
                 look = command(b"MULTI") + command(b"EXISTS", self._parts.key) + command(b"EXEC")
@@ -166,6 +180,10 @@ class _Chunks:
 
     def __del__(self) -> None:
         self._session.drop()
+
+
+def _is_another(reply: ReplyError) -> bool:
+    return str(reply).startswith("WRONGTYPE")
 
 
 class _Decoded:
@@ -186,20 +204,23 @@ class _Decoded:
         return self
 
     async def __anext__(self) -> list[Any]:
-        try:
-            chunk = await self._chunks.__anext__()
-        except StopAsyncIteration:
-            rest = self._as_text([b""], last=True) if self._decoder is not None else []
-            self._decoder = None
-            if any(rest):
-                return rest
-            raise
-        return self._as_text(chunk)
+        while True:
+            try:
+                chunk = await self._chunks.__anext__()
+            except StopAsyncIteration:
+                rest = self._as_text([b""], last=True) if self._decoder is not None else []
+                self._decoder = None
+                if rest:
+                    return rest
+                raise
+            if as_text := self._as_text(chunk):
+                return as_text
 
     def _as_text(self, chunk: list[Any], last: bool = False) -> list[Any]:
         try:
             if self._decoder is not None:
-                return [self._decoder.decode(piece, last) for piece in chunk]
+                decoder = self._decoder  # a piece may be less than a character
+                return [text for text in [decoder.decode(piece, last) for piece in chunk] if text]
             return chunk if self._text is None else self._kind.decoded_parts(chunk, self._text)
         except UnicodeError as error:
             raise undecodable(f"{self._kind.name} value", self._selection, error, self._key) from error

@@ -79,8 +79,13 @@ class _Run:
         self._running += 1
         task = self._loop.create_task(self._watch(reading))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda _: reading.close())  # a task that is cancelled early never began it
+        task.add_done_callback(lambda _: self._ended(task, reading))
+
+    def _ended(self, task: asyncio.Task[None], reading: Coroutine[Any, Any, None]) -> None:
+        self._tasks.discard(task)
+        reading.close()  # a task that is cancelled early never began it
+        if not task.cancelled():
+            task.exception()  # a KeyboardInterrupt has gone its own way already
 
     async def _watch(self, reading: Coroutine[Any, Any, None]) -> None:
         flow = self.work.flow
@@ -152,7 +157,7 @@ class Reading:
 
     @property
     def begun(self) -> bool:
-        return self._blocking is not None or self._run.begun
+        return self._blocking is not None or self._lock is not None
 
     async def refill(self, view: View[T]) -> T:
         """The next item for a view whose items have run out; gives it the rest of a batch with it."""

@@ -34,6 +34,7 @@ class Batch:
 
     `types` is one name where all records share it. `metadata` maps a name to its column. `failed`
     maps a row to the error that the loop meets in its place. `size` is the bytes of the replies.
+    `values` is empty where only keys were asked for.
     """
 
     keys: list[Any]

@@ -24,6 +24,7 @@ _MIXED_SHARE = 0.03  # wrong guesses in a page from which on shapes are worth th
 _PAGE_BYTES = 40 * KiB
 _LEAST_PAGE = 32  # keys: below that the cost of a burst weighs more
 _PROVEN = 32  # values to have seen before trusting them to be small
+_DIGITS = b"0123456789"
 _FIRST_WORD = re.compile(rb"[^:/|.\-_]*[:/|.\-_]?")
 FIRST_BYTES = 16.0 * KiB
 """Bytes a key's replies are taken to weigh before any was seen."""
@@ -116,21 +117,32 @@ class Shapes:
     def __init__(self, expected: Datatype | None = None) -> None:
         self.uniform = Shape(expected) if expected is not None else None
         self.bytes_per_key = FIRST_BYTES
-        self._by_digits: dict[bytes, Shape] = {}
+        self._known: dict[bytes, Shape] = {}
         self._by_first_word: dict[bytes, Shape] = {}
         self._last: Datatype | None = None
         self._in_a_row = 0
 
     def groups(self, keys: Sequence[bytes]) -> list[tuple[Shape, list[int]]]:
-        """The rows of a page of keys, shape by shape."""
-        rows = _rows_by(key.translate(None, b"0123456789") for key in keys)
-        known = self._by_digits
-        if 2 * len(rows) > len(keys) + 1 or len(known) > _MOST_SHAPES:
-            # ids that are no numbers make every key a shape of its own: then the first word counts
-            rows, known = _rows_by(map(_first_word, keys)), self._by_first_word
-            if len(known) > _MOST_SHAPES:
-                rows = {b"": list(range(len(keys)))}
-        return [(known.get(name) or known.setdefault(name, Shape()), of_it) for name, of_it in rows.items()]
+        """The rows of a page of keys, shape by shape.
+
+        A key that nothing is like has an id that is no number (`session:af3c`): its first word counts.
+        """
+        known = self._known
+        alone: list[int] = []
+        groups: list[tuple[Shape, list[int]]] = []
+        for name, rows in _rows_by(range(len(keys)), [key.translate(None, _DIGITS) for key in keys]):
+            shape = known.get(name)
+            if shape is None:
+                if len(rows) == 1 or len(known) >= _MOST_SHAPES:
+                    alone += rows
+                    continue
+                shape = known[name] = Shape()
+            groups.append((shape, rows))
+        for name, rows in _rows_by(alone, [_FIRST_WORD.match(keys[row])[0] for row in alone]):  # type: ignore[index]
+            words = self._by_first_word
+            shape = words.get(name) or words.setdefault(name if len(words) < _MOST_SHAPES else b"", Shape())
+            groups.append((shape, rows))
+        return groups
 
     def fitting(self, burst: int) -> int:
         """How many keys to read at once, so that about `burst` bytes come."""
@@ -173,16 +185,11 @@ class Shapes:
                 size.more += one.more
 
 
-def _rows_by(names: Iterable[bytes]) -> dict[bytes, list[int]]:
-    rows: dict[bytes, list[int]] = {}
-    for row, name in enumerate(names):
-        if name in rows:
-            rows[name].append(row)
+def _rows_by(rows: Iterable[int], names: Iterable[bytes]) -> Iterable[tuple[bytes, list[int]]]:
+    by_name: dict[bytes, list[int]] = {}
+    for row, name in zip(rows, names):
+        if name in by_name:
+            by_name[name].append(row)
         else:
-            rows[name] = [row]
-    return rows
-
-
-def _first_word(key: bytes) -> bytes:
-    found = _FIRST_WORD.match(key)
-    return found[0] if found else b""
+            by_name[name] = [row]
+    return by_name.items()

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sized
 from typing import Any
 
 from ._errors import InvalidInput
+from ._options import Selection
 
 _PATIENCE = 0.001  # seconds a plain iterator may take over one page
+_REVERSIBLE = ("surrogateescape", "surrogatepass")  # error handlers of which encoding undoes decoding
 
 
 class KeySource:
-    """Keys taken a page at a time by `take`. Whoever has taken its keys closes it: `aclose`."""
+    """Keys taken a page at a time by `take`. Whoever has taken its keys closes it: `aclose`.
 
-    def __init__(self, keys: Iterable[bytes | str] | AsyncIterable[bytes | str]) -> None:
+    A str key is the bytes that the stream's `encoding` shows as that str: UTF-8 where it shows bytes.
+    """
+
+    def __init__(self, selection: Selection) -> None:
+        keys = selection.keys
+        assert keys is not None
         self.total = len(keys) if isinstance(keys, Sized) else None
+        self._encoding = selection.encoding or "utf-8"
+        self._errors = selection.errors if selection.errors in _REVERSIBLE else "strict"
         self.taken = 0
         self._keys = keys
         self._pulling: AsyncIterator[Any] | None = None
@@ -56,7 +65,7 @@ class KeySource:
         weight, deadline = 0, time.perf_counter() + _PATIENCE
         try:
             for key in iterator:
-                raw = _as_key(key)
+                raw = self._as_key(key)
                 page.append(raw)
                 weight += len(raw)
                 if len(page) >= most or weight >= most_bytes or time.perf_counter() > deadline:
@@ -85,7 +94,7 @@ class KeySource:
         try:
             self._pulling = self._keys.__aiter__()
             async for key in self._pulling:
-                raw = _as_key(key)
+                raw = self._as_key(key)
                 self._pulled.append(raw)
                 self._weight += len(raw)
                 self._tell()
@@ -108,12 +117,16 @@ class KeySource:
         if close is not None:
             await close()
 
-
-def _as_key(key: Any) -> bytes:
-    if key.__class__ is bytes:
-        return key
-    if isinstance(key, str):
-        return key.encode()
-    if isinstance(key, bytes | bytearray | memoryview):
-        return bytes(key)
-    raise InvalidInput(f"a key is bytes or str, not {type(key).__name__}: {key!r}")
+    def _as_key(self, key: Any) -> bytes:
+        if key.__class__ is bytes:
+            return key
+        if isinstance(key, str):
+            try:
+                return key.encode(self._encoding, self._errors)
+            except UnicodeError as error:
+                raise InvalidInput(
+                    f"{key!r} is not the name of a key in {self._encoding}: {error}"
+                ) from error
+        if isinstance(key, bytes | bytearray | memoryview):
+            return bytes(key)
+        raise InvalidInput(f"a key is bytes or str, not {type(key).__name__}: {key!r}")

@@ -45,6 +45,24 @@ class _View(Generic[T]):
         return _Plain(self, self._reading)
 
 
+class _Keys(_View[Any]):
+    """Keys alone. A stream that begins so reads no values at all."""
+
+    async def __anext__(self) -> Any:
+        for item in self.items:
+            return item
+        self._begin()
+        return await super().__anext__()
+
+    def __iter__(self) -> Iterator[Any]:
+        self._begin()
+        return super().__iter__()
+
+    def _begin(self) -> None:
+        if not self._reading.begun:
+            self._reading.work.names_only = True
+
+
 class _Plain(Generic[T]):
     """A view looped over by a plain `for`."""
 
@@ -80,6 +98,29 @@ class _Failing:
         return item
 
 
+class _Runs:
+    """Lists of records, cut where a row is an error."""
+
+    def __init__(self, records: Iterator[Record], failed: dict[int, Error]) -> None:
+        self._records = _Failing(records, failed)
+        self._lengths = [after - before - 1 for before, after in itertools.pairwise([-1, *sorted(failed)])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> list[Record]:
+        if self._lengths and self._lengths[0]:
+            run = list(itertools.islice(self._records, self._lengths[0]))
+            self._lengths[0] = 0
+            return run
+        if self._lengths:
+            del self._lengths[0]
+            next(self._records)  # raises the error
+        if last := list(self._records):
+            return last
+        raise StopIteration
+
+
 class Stream(_View[Any]):
     """An async iterator of (key, value) over what was selected; also a plain one.
 
@@ -101,10 +142,8 @@ class Stream(_View[Any]):
         return _View(self._reading, _batches)
 
     def keys(self) -> _View[Any]:
-        """The keys alone. If this is how the stream begins, no value is read at all."""
-        if not self._reading.begun:
-            self._work.names_only = True
-        return _View(self._reading, _names)
+        """The keys alone. If this is how the stream begins, no value is read at all, then or later."""
+        return _Keys(self._reading, _names)
 
     def statistics(self) -> Statistics:
         """A snapshot of what has been done so far."""
@@ -177,7 +216,7 @@ def stream(
         match=match, types=types, keys=keys, metadata=metadata, encoding=encoding, errors=errors
     )
     work = Work(Endpoint.of(source), _options(options, count), selection)
-    return Stream(work, KeySource(keys) if keys is not None else None)
+    return Stream(work, KeySource(selection) if keys is not None else None)
 
 
 class OneAtATime(_View[Any]):
@@ -236,7 +275,7 @@ class OneAtATime(_View[Any]):
 
     def _new_reading(self) -> Reading:
         work = Work(self._endpoint, self._options, self._selection, keep_missing=True)
-        return Reading(work, KeySource(self._keys))
+        return Reading(work, KeySource(self._selection))
 
 
 def _options(options: Options | None, count: int | None) -> Options:
@@ -248,11 +287,11 @@ def _options(options: Options | None, count: int | None) -> Options:
 
 
 def _pairs(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    return _rows(zip(keys, batch.values), batch)
+    return _rows(zip(keys, _read(batch)), batch)
 
 
 def _values(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    return _rows(map(itemgetter(1), zip(keys, batch.values)), batch)
+    return _rows(map(itemgetter(1), zip(keys, _read(batch))), batch)
 
 
 def _names(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
@@ -271,12 +310,16 @@ def _all_records(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
     types = itertools.repeat(batch.types) if isinstance(batch.types, str) else batch.types
     columns = batch.metadata or {}
     metadata = [columns.get(name) or itertools.repeat(None) for name in Record._fields[3:]]
-    return map(Record, keys, types, batch.values, *metadata)
+    return map(Record, keys, types, _read(batch), *metadata)
 
 
 def _batches(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    records = list(_all_records(keys, batch))
-    if batch.failed is None:
-        return iter([records])
-    good = [record for row, record in enumerate(records) if row not in batch.failed]
-    return _Failing(iter([good, *batch.failed]), dict(enumerate(batch.failed.values(), start=1)))
+    records = _all_records(keys, batch)
+    return iter([list(records)]) if batch.failed is None else _Runs(records, batch.failed)
+
+
+def _read(batch: Batch) -> list[Any]:
+    if len(batch.values) < len(batch):
+        text = "the stream was begun by keys(), which reads no values: read them with a stream of their own"
+        raise InvalidInput(text)
+    return batch.values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from ._errors import Error, Undecodable
@@ -24,7 +25,7 @@ def decoded(batch: Batch, text: Text, selection: Selection) -> Batch:
     values: list[Any] = []
     failed: dict[int, Error] = {}
     types = [batch.types] * len(batch) if isinstance(batch.types, str) else batch.types
-    for row, (key, kind, value) in enumerate(zip(batch.keys, types, batch.values)):
+    for row, (key, kind, value) in enumerate(zip_longest(batch.keys, types, batch.values)):
         what = "key"
         try:
             as_text = text(key)
@@ -36,7 +37,9 @@ def decoded(batch: Batch, text: Text, selection: Selection) -> Batch:
             failed[row] = undecodable(what, selection, error, key)
         keys.append(as_text)
         values.append(value)
-    return Batch(keys, batch.types, values, batch.size, batch.metadata, failed or None)
+    return Batch(
+        keys, batch.types, values if batch.values else [], batch.size, batch.metadata, failed or None
+    )
 
 
 def undecodable(what: str, selection: Selection, error: UnicodeError, key: bytes) -> Undecodable:

@@ -51,6 +51,9 @@ class Server:
 
     def take_memory(self, fields: dict[str, str]) -> None:
         """Whether it has memory to spare: a reply counts as used memory, and can evict keys."""
+        if not fields:  # it does not tell: better slow than sorry
+            self.roomy = False
+            return
         most = int(fields.get("maxmemory", 0))
         self.evicts = most > 0 and fields.get("maxmemory_policy", "noeviction") != "noeviction"
         free = most - int(fields.get("used_memory", 0))
@@ -278,9 +281,7 @@ async def begin_pages(
         await begun.put(None)
 
 
-async def finish_pages(
-    work: Work, session: Session, begun: asyncio.Queue[Begun | Exception | None]
-) -> None:
+async def finish_pages(work: Work, session: Session, begun: asyncio.Queue[Begun | Exception | None]) -> None:
     """Hands over the values of one page after the other."""
     while (page := await begun.get()) is not None:
         if isinstance(page, Exception):
