@@ -116,7 +116,7 @@ async def test_what_is_over_the_limit_is_parts_whatever_came_before_it(
     assert await big.load() == value
 
 
-async def test_a_limit_below_everything_makes_parts_of_what_had_to_be_measured(server: Server) -> None:
+async def test_a_limit_below_everything_makes_parts_of_everything(server: Server) -> None:
     written = {kind.encode(): write(server, kind, kind, 3000) for kind in TYPES}
     found = await everything(server.url, options=Options(parts_over=1, chunk=1))
     assert all(isinstance(value, Parts) for value in found.values())

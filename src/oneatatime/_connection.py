@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
 import ssl
 from collections import deque
@@ -44,6 +45,9 @@ _READ_SIZE = 256 * KiB
 _FEED_SIZE = 16 * KiB  # hiredis moves the rest of what it was fed to the front after each kilobyte parsed
 _OVERSLEPT = 1.0  # seconds by which a timer of a loop that is not blocked will not be late
 _INCOMPLETE = object()
+
+_HUGE_ARRAY = re.compile(rb"\*[0-9]{8}")
+"""hiredis makes room for all elements at once: no memory yet, but seconds of every collection."""
 
 
 @dataclass
@@ -112,15 +116,28 @@ class _Wire(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.traffic.received += nbytes
         self._quiet_since = self._loop.time()
-        for start in range(0, nbytes, _FEED_SIZE):
-            size = min(_FEED_SIZE, nbytes - start)
+        start = 0
+        for suspect in _HUGE_ARRAY.finditer(self._buffer[:nbytes]):  # hardly ever one
+            self._feed(start, suspect.start())
+            start = suspect.start()
+            if self.error is None and not self._within_value() and self._waiting and self._waiting[0].bounded:
+                text = f"an array of {suspect[0][1:].decode()}... elements cannot be what was asked for"
+                self.fail(ProtocolViolation(text, node=self.node))
+        self._feed(start, nbytes)
+
+    def _within_value(self) -> bool:
+        """What comes next belongs to a string that has come in part."""
+        return self._reader.has_data()
+
+    def _feed(self, start: int, stop: int) -> None:
+        while start < stop and self.error is None:
+            size = min(_FEED_SIZE, stop - start)
             try:
                 self._reader.feed(self._buffer[start : start + size])  # type: ignore[arg-type]
                 self._take_replies(size)
             except (HiredisError, TypeError, ValueError, MemoryError) as error:
                 self.fail(ProtocolViolation(f"what came is not a reply of Redis: {error}", node=self.node))
-            if self.error is not None:
-                return
+            start += size
 
     def eof_received(self) -> bool:
         return False

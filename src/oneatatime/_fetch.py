@@ -19,6 +19,7 @@ from ._text import decoded, text_of
 from .datatypes import STRING, Datatype, Odd, OddRows
 
 _MOST_TRIES = 5
+_REPLY_OVERHEAD = 8
 
 Batches = Generator["Burst | Batch", "Answer", None]
 
@@ -85,6 +86,7 @@ class Fetch:
             page = self._page(keys, [(shape, range(len(keys)))])
             page.plan(kind, shape, range(len(keys)))
             yield from page.rounds(self._selection.metadata)
+            self._shapes.weighed(page.size, len(keys))
             yield from self._finish_uniform(page, kind)
         else:
             yield from self._uniform(keys, shape, kind)
@@ -108,7 +110,8 @@ class Fetch:
                 values = kind.take(answer.replies, size.limit, odd)
             if not odd:
                 longest = max(map(len, values)) if kind.bounded else 0
-                if kind is not STRING or longest <= self._options.parts_over:
+                most = self._options.parts_over
+                if answer.size <= most or max(map(kind.weight, values)) <= most:
                     size.measured(kind, longest, len(keys))
                     yield self._as_text(Batch(keys, kind.name, values, answer.size))
                     return
@@ -142,7 +145,7 @@ class Fetch:
             groups,
             wanted=self._wanted,
             roomy=self._roomy(),
-            long=self._options.parts_over,
+            most_bytes=self._options.parts_over,
             node=self._node,
         )
 
@@ -197,7 +200,9 @@ class Fetch:
         raise ServerFailure(text, node=self._node, key=page.keys[rows[0]])
 
     def _read_whole(self, page: Page, row: int, heavy: Heavy) -> Batches:
-        answer = yield heavy.kind.ask_whole([page.keys[row]])
+        # the reply to many little elements is longer than they are in the server
+        bounded = heavy.size <= self._options.reply_limit // _REPLY_OVERHEAD
+        answer = yield heavy.kind.ask_whole([page.keys[row]])._replace(bounded=bounded)
         odd: OddRows = {}
         page.size += answer.size
         page.take(heavy.kind, heavy.shape, [row], heavy.kind.take_whole(answer.replies, odd), odd)

@@ -44,7 +44,7 @@ class Page:
 
     `types` holds, of each settled row, the name of its type, GONE, or "" where its type is not wanted;
     `heavy` the rows that are too big for a round; `size` the bytes of all replies; `kinds` the types met.
-    Strings over `long` bytes are heavy even when they have come.
+    A value of over `most_bytes` is heavy even when it has come.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Page:
         *,
         wanted: Callable[[Datatype], bool],
         roomy: bool,
-        long: int,
+        most_bytes: int,
         node: str,
     ) -> None:
         self.keys = keys
@@ -67,7 +67,7 @@ class Page:
         self.size = 0
         self._wanted = wanted
         self._roomy = roomy
-        self._long = long
+        self._most_bytes = most_bytes
         self._node = node
         self._untyped: dict[Shape, list[int]] = defaultdict(list)
         self._unread: Waiting = defaultdict(list)
@@ -102,10 +102,10 @@ class Page:
         longest = max(map(len, values)) if kind.bounded else 0
         shape.saw(kind, len(rows))
         shape.size(kind).measured(kind, longest, len(rows))
-        if kind is STRING and longest > self._long:
+        if self.size > self._most_bytes:
             for row, value in zip(rows, values):
-                if len(value) > self._long:
-                    self.heavy[row] = Heavy(kind, shape, len(value))
+                if (weight := kind.weight(value)) > self._most_bytes:
+                    self.heavy[row] = Heavy(kind, shape, weight)
 
     # Rounds
 
@@ -152,6 +152,9 @@ class Page:
                 odd: OddRows = {}
                 self.size += answer.size
                 self.take(kind, shape, [row], kind.take(answer.replies, _CAUTIOUS_LIMIT, odd), odd)
+        unsure, self._unsure = self._unsure, defaultdict(list)
+        for (kind, shape), rows in unsure.items():  # empty no longer
+            self._unmeasured[kind, shape] += rows
 
     def _hand_out(self, asks: list[Ask], answer: Answer) -> None:
         self.size += answer.size

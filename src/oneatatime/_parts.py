@@ -116,9 +116,13 @@ class _Chunks:
         try:
             return await self._next()
         except BaseException:
-            self._state = "over"
-            self._session.abort()
+            self.abort()
             raise
+
+    def abort(self) -> None:
+        """Ends the loop here."""
+        self._state = "over"
+        self._session.abort()
 
     async def _next(self) -> list[Any]:
         if self._state == "over":
@@ -175,8 +179,7 @@ class _Chunks:
                 torn = (await self._ask(look)).replies[-1] is None
         self._parts.torn = torn
         self._values.torn += bool(torn)
-        self._state = "over"
-        self._session.abort()
+        self.abort()
 
     def __del__(self) -> None:
         self._session.drop()
@@ -189,7 +192,7 @@ def _is_another(reply: ReplyError) -> bool:
 class _Decoded:
     """Chunks as text where text was asked for; a character cut by a chunk's end comes whole in the next."""
 
-    def __init__(self, chunks: AsyncIterator[list[Any]], parts: Parts, selection: Selection) -> None:
+    def __init__(self, chunks: _Chunks, parts: Parts, selection: Selection) -> None:
         kind = datatype(parts.type)
         self._key = parts.key
         self._selection = selection
@@ -223,4 +226,5 @@ class _Decoded:
                 return [text for text in [decoder.decode(piece, last) for piece in chunk] if text]
             return chunk if self._text is None else self._kind.decoded_parts(chunk, self._text)
         except UnicodeError as error:
+            self._chunks.abort()
             raise undecodable(f"{self._kind.name} value", self._selection, error, self._key) from error

@@ -52,9 +52,7 @@ class Job:
         self._limit = limit
         self._quiet = quiet
         if progress is None:
-            progress = (
-                not quiet and sys.stderr is not None and sys.stderr.isatty() and not self.output.terminal
-            )
+            progress = not quiet and sys.stderr is not None and sys.stderr.isatty()
         self.progress = Progress(shown=progress, limit=limit)
         self.output.before_terminal = self.progress.wipe
         self._signal = 0

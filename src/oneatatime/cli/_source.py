@@ -178,7 +178,7 @@ _TALK_OPTIONS = (
     click.option(
         "--progress/--no-progress",
         default=None,
-        help="Show a progress bar on stderr.  [default: when stderr is a terminal and stdout is not]",
+        help="Show a progress bar on stderr.  [default: when stderr is a terminal]",
     ),
     click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings, no last line on stderr."),
 )

@@ -74,6 +74,10 @@ class Datatype(ABC):
         return parts
 
     @abstractmethod
+    def weight(self, value: Any) -> int:
+        """The bytes of all strings in a value."""
+
+    @abstractmethod
     def decoded(self, value: Any, text: Text) -> Any:
         """The value with every string in it turned into text."""
 

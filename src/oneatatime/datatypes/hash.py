@@ -40,6 +40,9 @@ class Hash(Datatype):
     def assembled(self, parts: list[Any]) -> Any:
         return dict(parts)
 
+    def weight(self, value: Any) -> int:
+        return sum(map(len, value)) + sum(map(len, value.values()))
+
     def decoded(self, value: Any, text: Text) -> Any:
         return {text(name): text(content) for name, content in value.items()}
 

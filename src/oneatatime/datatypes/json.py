@@ -52,6 +52,9 @@ class Json(Datatype):
             whole = _first((yield [], command(b"JSON.GET", key, bounded=False)))
             yield ([] if whole is None else [json.loads(whole)]), None
 
+    def weight(self, value: Any) -> int:
+        return len(json.dumps(value))
+
     def decoded(self, value: Any, text: Text) -> Any:
         return value  # JSON is text already
 

@@ -51,6 +51,9 @@ class List(Datatype):
             start += len(parts)
             count = next_count(count, len(parts), answer.size, chunk)
 
+    def weight(self, value: Any) -> int:
+        return sum(map(len, value))
+
     def decoded(self, value: Any, text: Text) -> Any:
         return [text(element) for element in value]
 

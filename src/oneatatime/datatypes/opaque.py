@@ -44,6 +44,9 @@ class OpaqueType(Datatype):
         dump = dump or b""
         yield [dump[start : start + chunk] for start in range(0, len(dump), chunk)], None
 
+    def weight(self, value: Any) -> int:
+        return len(value.dump)
+
     def decoded(self, value: Any, text: Text) -> Any:
         return value
 

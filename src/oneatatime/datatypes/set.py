@@ -39,6 +39,9 @@ class Set(Datatype):
     def assembled(self, parts: list[Any]) -> Any:
         return set(parts)
 
+    def weight(self, value: Any) -> int:
+        return sum(map(len, value))
+
     def decoded(self, value: Any, text: Text) -> Any:
         return {text(member) for member in value}
 

@@ -77,6 +77,9 @@ class StreamLog(Datatype):
             start = b"(" + reply[-1][0]
             count = next_count(count, len(parts), answer.size, chunk)
 
+    def weight(self, value: Any) -> int:
+        return sum([len(word) for _, fields in value for word in (*fields, *fields.values())])
+
     def decoded(self, value: Any, text: Text) -> Any:
         return [(text(entry), _decoded_fields(fields, text)) for entry, fields in value]
 

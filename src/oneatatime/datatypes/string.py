@@ -90,6 +90,9 @@ class String(Datatype):
     def assembled(self, parts: list[Any]) -> Any:
         return b"".join(parts)
 
+    def weight(self, value: Any) -> int:
+        return len(value)
+
     def decoded(self, value: Any, text: Text) -> Any:
         return text(value)
 

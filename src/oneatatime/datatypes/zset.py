@@ -43,6 +43,9 @@ class SortedSet(Datatype):
     def assembled(self, parts: list[Any]) -> Any:
         return sorted(dict(parts).items(), key=lambda pair: (pair[1], pair[0]))
 
+    def weight(self, value: Any) -> int:
+        return sum([len(member) for member, _ in value])
+
     def decoded(self, value: Any, text: Text) -> Any:
         return [(text(member), score) for member, score in value]
 
