@@ -45,6 +45,7 @@ _READ_SIZE = 256 * KiB
 _FEED_SIZE = 16 * KiB  # hiredis moves the rest of what it was fed to the front after each kilobyte parsed
 _OVERSLEPT = 1.0  # seconds by which a timer of a loop that is not blocked will not be late
 _INCOMPLETE = object()
+_NEVER = float("inf")
 
 _HUGE_ARRAY = re.compile(rb"\*[0-9]{8}")
 """hiredis makes room for all elements at once: no memory yet, but seconds of every collection."""
@@ -60,9 +61,10 @@ class Traffic:
 
 
 class _Exchange:
-    __slots__ = ("bounded", "future", "missing", "replies", "size")
+    __slots__ = ("asked", "bounded", "future", "missing", "replies", "size")
 
-    def __init__(self, burst: Burst, future: asyncio.Future[Answer]) -> None:
+    def __init__(self, burst: Burst, future: asyncio.Future[Answer], asked: float) -> None:
+        self.asked = asked
         self.missing = burst.replies
         self.bounded = burst.bounded
         self.replies: list[Any] = []
@@ -85,6 +87,8 @@ class _Wire(asyncio.BufferedProtocol):
         self._waiting: deque[_Exchange] = deque()
         self._transport: asyncio.Transport | None = None
         self._quiet_since = 0.0
+        self._answered = 0.0
+        self.round_trip = _NEVER
         self._timer: asyncio.TimerHandle | None = None
         self._closed = self._loop.create_future()
 
@@ -97,11 +101,12 @@ class _Wire(asyncio.BufferedProtocol):
             for future in futures:
                 _fail(future, _for_the_others(self.error) or ConnectionLost("not connected", node=self.node))
             return futures
+        now = self._loop.time()
         if not self._waiting:
-            self._quiet_since = self._loop.time()
+            self._quiet_since = now
             if self._timer is None:
                 self._timer = self._loop.call_later(self._timeout, self._check_silence)
-        self._waiting.extend(map(_Exchange, bursts, futures))
+        self._waiting.extend([_Exchange(burst, future, now) for burst, future in zip(bursts, futures)])
         self._transport.write(b"".join([burst.payload for burst in bursts]))
         return futures
 
@@ -173,11 +178,18 @@ class _Wire(asyncio.BufferedProtocol):
             answered += not exchange.missing
         # not before all that came has made sense: a length that lies shows in what follows it
         for _ in range(answered):
-            exchange = waiting.popleft()
-            if not exchange.future.done():  # whoever asked may have given up
-                exchange.future.set_result(Answer(exchange.replies, exchange.size))
+            self._answer(waiting.popleft())
         if waiting and waiting[0].bounded and waiting[0].size > self._reply_limit:
             self.fail(ReplyTooBig())
+
+    def _answer(self, exchange: _Exchange) -> None:
+        now, before = self._loop.time(), self._answered
+        taken = now - exchange.asked
+        self.round_trip = min(self.round_trip, taken)
+        self._answered = now
+        seconds = taken - self.round_trip if exchange.asked >= before else now - before
+        if not exchange.future.done():  # whoever asked may have given up
+            exchange.future.set_result(Answer(exchange.replies, exchange.size, seconds))
 
     def _unasked(self, reply: Any) -> Error:
         if isinstance(reply, ReplyError):  # the last word of a server that is about to hang up
@@ -298,6 +310,11 @@ class Connection:
         finally:
             deadline.cancel()
         return connection
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds to the server and back: the least that any answer took."""
+        return self._wire.round_trip
 
     @property
     def dead(self) -> bool:

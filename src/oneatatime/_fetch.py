@@ -86,7 +86,6 @@ class Fetch:
             page = self._page(keys, [(shape, range(len(keys)))])
             page.plan(kind, shape, range(len(keys)))
             yield from page.rounds(self._selection.metadata)
-            self._shapes.weighed(page.size, len(keys))
             yield from self._finish_uniform(page, kind)
         else:
             yield from self._uniform(keys, shape, kind)
@@ -103,7 +102,6 @@ class Fetch:
             page.plan(kind, shape, range(len(keys)))
             yield from page.one_by_one()
         else:
-            self._shapes.weighed(answer.size, len(keys))
             if many:
                 values = STRING.take_many(answer.replies, len(keys), odd)
             else:
@@ -113,9 +111,10 @@ class Fetch:
                 most = self._options.parts_over
                 if answer.size <= most or max(map(kind.weight, values)) <= most:
                     size.measured(kind, longest, len(keys))
+                    self._shapes.weighed(answer.size, answer.seconds, len(keys))
                     yield self._as_text(Batch(keys, kind.name, values, answer.size))
                     return
-            page.size = answer.size
+            page.count(answer)
             page.take(kind, shape, range(len(keys)), values, odd)
         yield from page.rounds()
         yield from self._finish_uniform(page, kind)
@@ -135,7 +134,6 @@ class Fetch:
             else:
                 page.ask_type(shape, rows)
         yield from page.rounds(self._selection.metadata)
-        self._shapes.weighed(page.size, len(keys))
         self._shapes.was_mixed(page.kinds, len(keys), [shape for shape, _ in groups])
         yield from self._finish(page)
 
@@ -170,6 +168,7 @@ class Fetch:
             pending.append(row)
             weight += size
         yield from self._read_heavy(page, pending)
+        self._shapes.weighed(page.received, page.seconds, len(page.keys))
         yield self._batch(page, start, len(page.keys))
 
     def _stand_in(self, page: Page, row: int) -> None:
@@ -204,7 +203,7 @@ class Fetch:
         bounded = heavy.size <= self._options.reply_limit // _REPLY_OVERHEAD
         answer = yield heavy.kind.ask_whole([page.keys[row]])._replace(bounded=bounded)
         odd: OddRows = {}
-        page.size += answer.size
+        page.count(answer)
         page.take(heavy.kind, heavy.shape, [row], heavy.kind.take_whole(answer.replies, odd), odd)
 
     def _read_in_chunks(self, page: Page, row: int, heavy: Heavy) -> Batches:
@@ -214,7 +213,7 @@ class Fetch:
         try:
             while burst is not None:
                 answer = yield burst
-                page.size += answer.size
+                page.count(answer)
                 parts, burst = steps.send(answer)
                 gathered += parts
         except ReplyError as error:

@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 
 from ._connection import server_error
 from ._errors import ServerFailure
-from ._options import ATOMIC
 from ._request import Answer, Burst, ReplyError, ReplyTooBig, for_each
-from ._shape import Shape
+from ._shape import SMALL_VALUE, Shape
 from .datatypes import STRING, Datatype, Odd, OddRows, datatype
 
 Bursts = Generator[Burst, Answer, None]
@@ -43,7 +42,8 @@ class Page:
     """Keys on their way to their values.
 
     `types` holds, of each settled row, the name of its type, GONE, or "" where its type is not wanted;
-    `heavy` the rows that are too big for a round; `size` the bytes of all replies; `kinds` the types met.
+    `heavy` the rows that are too big for a round; `size` the bytes of
+    replies not yet handed on, `received` of all, `seconds` what they took; `kinds` the types met.
     A value of over `most_bytes` is heavy even when it has come.
     """
 
@@ -65,6 +65,8 @@ class Page:
         self.heavy: dict[int, Heavy] = {}
         self.metadata: dict[str, list[Any]] = {}
         self.size = 0
+        self.received = 0
+        self.seconds = 0.0
         self._wanted = wanted
         self._roomy = roomy
         self._most_bytes = most_bytes
@@ -73,6 +75,12 @@ class Page:
         self._unread: Waiting = defaultdict(list)
         self._unsure: Waiting = defaultdict(list)
         self._unmeasured: Waiting = defaultdict(list)
+
+    def count(self, answer: Answer) -> None:
+        """Adds up what answers cost."""
+        self.size += answer.size
+        self.received += answer.size
+        self.seconds += answer.seconds
 
     # Where rows begin
 
@@ -150,14 +158,14 @@ class Page:
                     self._unmeasured[kind, shape].append(row)
                     continue
                 odd: OddRows = {}
-                self.size += answer.size
+                self.count(answer)
                 self.take(kind, shape, [row], kind.take(answer.replies, _CAUTIOUS_LIMIT, odd), odd)
         unsure, self._unsure = self._unsure, defaultdict(list)
         for (kind, shape), rows in unsure.items():  # empty no longer
             self._unmeasured[kind, shape] += rows
 
     def _hand_out(self, asks: list[Ask], answer: Answer) -> None:
-        self.size += answer.size
+        self.count(answer)
         start = 0
         for burst, take in asks:
             take(answer.replies[start : start + burst.replies])
@@ -247,8 +255,7 @@ class Page:
             for row, size in zip(rows, replies):
                 if size.__class__ is int and size:
                     self.heavy[row] = Heavy(kind, shape, size)
-                    if size > ATOMIC and not kind.bounded:
-                        shape.size(kind).more += 1
+                    shape.size(kind).more += size > SMALL_VALUE
                 else:  # nil or 0: it is gone, or something else by now
                     reason = size if isinstance(size, ReplyError) else Odd.UNSURE
                     self._look_again(row, kind, shape, reason)
