@@ -301,9 +301,10 @@ class Connection:
                 ConnectionLost("the connection was given up while it was being set up", node=endpoint.node)
             )
             if isinstance(error, asyncio.CancelledError) and deadline.passed():
+                hint = "does the server speak TLS on this port? " if endpoint.tls else ""
                 text = (
                     f"no connection within {options.connect_timeout:g} s "
-                    "(Options(connect_timeout=...) sets how long to wait)"
+                    f"({hint}Options(connect_timeout=...) sets how long to wait)"
                 )
                 raise Unreachable(text, node=endpoint.node) from None
             raise

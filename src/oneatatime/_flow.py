@@ -37,6 +37,9 @@ class Statistics:
     fraction: float = 0.0
     complete: bool = False
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return Statistics, tuple({**vars(self), "types": dict(self.types)}.values())
+
 
 class Flow:
     """Batches on their way from several workers to whoever takes them.

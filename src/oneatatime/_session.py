@@ -65,12 +65,13 @@ class Session:
             try:
                 return await pending.future
             except Dropped:
-                if self.connection.dead:
-                    await self.reopen()
+                await self.reopen()
                 (pending.future,) = self.connection.exchange(pending.burst)
 
     async def reopen(self) -> None:
-        """Connects again after a reply that was too big."""
+        """Connects again after a reply that was too big, unless that has been done for another burst."""
+        if not self.connection.dead:
+            return
         known = self._run_id
         await self.open()
         await self.check(known)
