@@ -87,7 +87,6 @@ class _Wire(asyncio.BufferedProtocol):
         self._waiting: deque[_Exchange] = deque()
         self._transport: asyncio.Transport | None = None
         self._quiet_since = 0.0
-        self._answered = 0.0
         self.round_trip = _NEVER
         self._timer: asyncio.TimerHandle | None = None
         self._closed = self._loop.create_future()
@@ -183,13 +182,9 @@ class _Wire(asyncio.BufferedProtocol):
             self.fail(ReplyTooBig())
 
     def _answer(self, exchange: _Exchange) -> None:
-        now, before = self._loop.time(), self._answered
-        taken = now - exchange.asked
-        self.round_trip = min(self.round_trip, taken)
-        self._answered = now
-        seconds = taken - self.round_trip if exchange.asked >= before else now - before
+        self.round_trip = min(self.round_trip, self._loop.time() - exchange.asked)
         if not exchange.future.done():  # whoever asked may have given up
-            exchange.future.set_result(Answer(exchange.replies, exchange.size, seconds))
+            exchange.future.set_result(Answer(exchange.replies, exchange.size))
 
     def _unasked(self, reply: Any) -> Error:
         if isinstance(reply, ReplyError):  # the last word of a server that is about to hang up

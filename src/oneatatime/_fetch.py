@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from ._errors import ServerFailure
 from ._options import ATOMIC, Options, Selection
-from ._page import GONE, Heavy, Page, Rows
+from ._page import GONE, Heavy, Page, Rows, extent
 from ._record import Batch, Parts
 from ._request import Answer, Burst, ReplyError, ReplyTooBig
 from ._shape import Shape, Shapes
@@ -107,11 +107,11 @@ class Fetch:
             else:
                 values = kind.take(answer.replies, size.limit, odd)
             if not odd:
-                longest = max(map(len, values)) if kind.bounded else 0
                 most = self._options.parts_over
                 if answer.size <= most or max(map(kind.weight, values)) <= most:
+                    longest, elements = extent(kind, values)
                     size.measured(kind, longest, len(keys))
-                    self._shapes.weighed(answer.size, answer.seconds, len(keys))
+                    self._shapes.weighed(answer.size, elements, len(keys))
                     yield self._as_text(Batch(keys, kind.name, values, answer.size))
                     return
             page.count(answer)
@@ -168,7 +168,7 @@ class Fetch:
             pending.append(row)
             weight += size
         yield from self._read_heavy(page, pending)
-        self._shapes.weighed(page.received, page.seconds, len(page.keys))
+        self._shapes.weighed(page.received, page.elements, len(page.keys))
         yield self._batch(page, start, len(page.keys))
 
     def _stand_in(self, page: Page, row: int) -> None:

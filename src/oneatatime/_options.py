@@ -42,7 +42,8 @@ class Options:
     """How hard to read. The defaults are meant to be right; a change is a measured one.
 
     `count`            keys asked of the server at a time, at most (SCAN's COUNT, and a page of `keys`)
-    `ranges`           cursor ranges read at the same time, each over its own connection
+    `ranges`           cursor ranges read at the same time, each over its own connection; 1: never more
+    `most_ranges`      how many they may become where the way to the server is long
     `parts_over`       bytes; a value bigger than this arrives as `Parts`
     `chunk`            bytes of a big value read at a time
     `burst`            bytes of replies asked for at a time, as far as can be foreseen
@@ -54,6 +55,7 @@ class Options:
 
     count: int = 500
     ranges: int = 2
+    most_ranges: int = 32
     parts_over: int = 1 * MiB
     chunk: int = 256 * KiB
     burst: int = 1 * MiB

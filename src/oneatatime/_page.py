@@ -43,7 +43,7 @@ class Page:
 
     `types` holds, of each settled row, the name of its type, GONE, or "" where its type is not wanted;
     `heavy` the rows that are too big for a round; `size` the bytes of
-    replies not yet handed on, `received` of all, `seconds` what they took; `kinds` the types met.
+    replies not yet handed on, `received` of all; `elements` of all collections; `kinds` the types met.
     A value of over `most_bytes` is heavy even when it has come.
     """
 
@@ -66,7 +66,7 @@ class Page:
         self.metadata: dict[str, list[Any]] = {}
         self.size = 0
         self.received = 0
-        self.seconds = 0.0
+        self.elements = 0
         self._wanted = wanted
         self._roomy = roomy
         self._most_bytes = most_bytes
@@ -80,7 +80,6 @@ class Page:
         """Adds up what answers cost."""
         self.size += answer.size
         self.received += answer.size
-        self.seconds += answer.seconds
 
     # Where rows begin
 
@@ -107,7 +106,8 @@ class Page:
             types[row] = name
             all_values[row] = value
         self.kinds.add(kind)
-        longest = max(map(len, values)) if kind.bounded else 0
+        longest, elements = extent(kind, values)
+        self.elements += elements
         shape.saw(kind, len(rows))
         shape.size(kind).measured(kind, longest, len(rows))
         if self.size > self._most_bytes:
@@ -274,6 +274,14 @@ class Page:
             self.metadata[name] = column
 
         return for_each(words, self.keys), take
+
+
+def extent(kind: Datatype, values: list[Any]) -> tuple[int, int]:
+    """The length of the longest of some values, and how many elements they have together."""
+    if not kind.bounded:
+        return 0, 0
+    lengths = list(map(len, values))
+    return max(lengths), 0 if kind is STRING else sum(lengths)
 
 
 def joined(bursts: Iterable[Burst]) -> Burst:

@@ -21,10 +21,6 @@ class Partition:
     start: int = 0
     end: int = POSITIONS
 
-    def fraction(self, reached: int) -> float:
-        """How much of this partition lies before a position, from 0 to 1."""
-        return min(1.0, (reached - self.start) / (self.end - self.start))
-
 
 def position(cursor: int) -> int:
     """Where a cursor stands in the order of a scan; position and cursor are each other's reverse.

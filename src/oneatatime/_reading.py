@@ -238,7 +238,7 @@ class Reading:
     def _fraction(self) -> float:
         if self._source is not None:
             return self._source.taken / self._source.total if self._source.total else 0.0
-        return sum(scan.fraction for scan in self.work.scans) / self.work.options.ranges
+        return self.work.fraction
 
     def _estimate(self, delivered: int, fraction: float) -> int | None:
         selection = self.work.selection

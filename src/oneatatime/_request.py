@@ -31,15 +31,10 @@ class Burst(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The replies to a burst, in order, and what they cost.
-
-    `size` is their bytes. `seconds` is how long they took beyond the way there and back: the server's time
-    for this burst and for whatever it did before it, as far as can be told from here.
-    """
+    """The replies to a burst, in order, and how many bytes they were."""
 
     replies: list[Reply]
     size: int
-    seconds: float = 0.0
 
 
 class ReplyTooBig(Exception):

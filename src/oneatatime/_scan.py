@@ -36,7 +36,14 @@ class Scan:
     """The SCAN calls over one partition: `request` is what to ask, `take` gives a reply's keys."""
 
     def __init__(
-        self, partition: Partition, selection: Selection, count: int, *, border: Border, node: str
+        self,
+        partition: Partition,
+        selection: Selection,
+        count: int,
+        *,
+        before: Border,
+        after: Border,
+        node: str,
     ) -> None:
         self.partition = partition
         self.count = count
@@ -46,14 +53,14 @@ class Scan:
         self._reached = partition.start
         self._cursor = position(partition.start)
         self._whole = partition == Partition()
-        self._border = border
+        self._before, self._after = before, after
         self._pages = 0
         self._share = 1.0
 
     @property
-    def fraction(self) -> float:
-        """How much of the partition has been asked for and answered, from 0 to 1."""
-        return 1.0 if self.finished else self.partition.fraction(self._reached)
+    def done(self) -> int:
+        """How many positions have been asked for and answered."""
+        return min(self._reached, self.partition.end) - self.partition.start
 
     def request(self, *, bounded: bool = True) -> Burst:
         """The next call."""
@@ -67,6 +74,25 @@ class Scan:
     def aim(self, keys: int, most: int) -> None:
         """Sets COUNT so that about `keys` keys come: it counts those that the filters leave out too."""
         self.count = max(1, min(most, int(keys / max(self._share, 1 / most))))
+
+    @property
+    def left(self) -> int:
+        """How many positions are still to come."""
+        return 0 if self.finished else self.partition.end - self._reached
+
+    def split(self) -> Scan:
+        """Gives away the second half of what is left; what is under way may run over the new end."""
+        middle, border = self._reached + self.left // 2, Border()
+        other = Scan(
+            Partition(middle, self.partition.end),
+            self._selection,
+            self.count,
+            before=border,
+            after=self._after,
+            node=self._node,
+        )
+        self.partition, self._after = Partition(self.partition.start, middle), border
+        return other
 
     @property
     def by_type(self) -> bool:
@@ -89,12 +115,16 @@ class Scan:
             reached = self._without_order(cursor, keys)
         self.finished = reached >= self.partition.end
         self._reached, self._cursor = reached, cursor
-        # a page may stand at both edges, and what has been claimed once is not to be had again
-        return self._border.claim(keys) if self._at_an_edge() else keys
+        return self._unclaimed(keys)
 
-    def _at_an_edge(self) -> bool:
-        after_start = self._pages <= 2 and self.partition.start > 0
-        return after_start or (self.finished and self.partition.end < POSITIONS)
+    def _unclaimed(self, keys: list[bytes]) -> list[bytes]:
+        at_start = self._pages <= 2 and self.partition.start > 0
+        at_end = self.finished and self.partition.end < POSITIONS
+        if at_start:
+            keys = self._before.claim(keys)
+        if at_end and not (at_start and self._after is self._before):  # claimed once is not to be had again
+            keys = self._after.claim(keys)
+        return keys
 
     def _without_order(self, cursor: int, keys: list[bytes]) -> int:
         """A cursor that moves in no order is the server's own affair, while it moves at all."""

@@ -26,12 +26,13 @@ _UNIFORM_AFTER = 256  # keys of one type in a row
 _MIXED_SHARE = 0.03  # wrong guesses in a page from which on shapes are worth their while
 _PAGE_BYTES = 40 * KiB
 _LEAST_PAGE = 32  # keys: below that the cost of a burst weighs more
-_BURST_SECONDS = 0.002  # two ranges are read at once, so a burst waits for about another one of its size
+_LONGEST_BURST = 0.001  # seconds of server time
+_SECONDS_PER_KEY, _SECONDS_PER_ELEMENT = 0.000_002, 0.000_000_3
 _PROVEN = 32  # values to have seen before trusting them to be small
 _DIGITS = b"0123456789"
 _FIRST_WORD = re.compile(rb"[^:/|.\-_]*[:/|.\-_]?")
-FIRST_BYTES, FIRST_SECONDS = 16.0 * KiB, 0.000_004
-"""What a key's replies are taken to cost before any was seen."""
+FIRST_BYTES = 16.0 * KiB
+"""What a key's replies are taken to weigh before any was seen."""
 
 
 class Size:
@@ -115,13 +116,13 @@ class Shapes:
     """The shapes of one stream, shared by its workers.
 
     `uniform` is the one shape of all keys, while all have been of one type. `bytes_per_key` and
-    `seconds_per_key` are what a key's replies cost lately.
+    `elements_per_key` are what a key's replies held lately.
     """
 
     def __init__(self, expected: Datatype | None = None) -> None:
         self.uniform = Shape(expected) if expected is not None else None
         self.bytes_per_key = FIRST_BYTES
-        self.seconds_per_key = FIRST_SECONDS
+        self.elements_per_key = 0.0
         self._known: dict[bytes, Shape] = {}
         self._by_first_word: dict[bytes, Shape] = {}
         self._last: Datatype | None = None
@@ -149,9 +150,14 @@ class Shapes:
             groups.append((shape, rows))
         return groups
 
+    @property
+    def work_per_key(self) -> float:
+        """Seconds of server time that reading a key takes, about: enough to know what is much."""
+        return _SECONDS_PER_KEY + _SECONDS_PER_ELEMENT * self.elements_per_key
+
     def fitting(self, burst: int) -> int:
-        """How many keys to read at once: about `burst` bytes come, and the server is not held up long."""
-        return max(1, int(min(burst / self.bytes_per_key, _BURST_SECONDS / self.seconds_per_key)))
+        """How many keys to read at once: about `burst` bytes come, and nobody waits over a millisecond."""
+        return max(1, int(min(burst / self.bytes_per_key, _LONGEST_BURST / self.work_per_key)))
 
     def page(self, most: int) -> int:
         """How many keys make a page: their replies fit what a server writes to a socket in one go.
@@ -160,13 +166,13 @@ class Shapes:
         reader waits: hashes came at 0.72 of a busy server with 70 kB a page, at 0.92 with 40 kB.
         """
         at_once = max(_LEAST_PAGE, int(_PAGE_BYTES / self.bytes_per_key))
-        return max(1, min(most, at_once, int(_BURST_SECONDS / self.seconds_per_key)))
+        return max(1, min(most, at_once, int(_LONGEST_BURST / self.work_per_key)))
 
-    def weighed(self, size: int, seconds: float, keys: int) -> None:
-        """What the replies of some keys cost. Growth counts at once, shrinking by halves."""
-        weight, time = size / keys + 1, seconds / keys
+    def weighed(self, size: int, elements: int, keys: int) -> None:
+        """What the replies of some keys were. Growth counts at once, shrinking by halves."""
+        weight, elements_each = size / keys + 1, elements / keys
         self.bytes_per_key = max(weight, (self.bytes_per_key + weight) / 2)
-        self.seconds_per_key = (3 * self.seconds_per_key + time) / 4
+        self.elements_per_key = max(elements_each, (self.elements_per_key + elements_each) / 2)
 
     def was_uniform(self, keys: int, wrong: int) -> None:
         """So many keys of a page read as of one type were of another: gives up one shape for all."""

@@ -19,7 +19,7 @@ from ._errors import Error, InvalidInput, PermissionDenied, ProtocolViolation, S
 from ._fetch import Batches, Fetch
 from ._flow import Flow
 from ._options import MiB, Options, Selection
-from ._partition import Partition, plan
+from ._partition import POSITIONS, plan
 from ._parts import BigValues
 from ._record import Batch
 from ._request import Burst, ReplyTooBig
@@ -27,10 +27,14 @@ from ._scan import Border, Scan
 from ._session import Pending, Session, info
 from ._shape import Shapes
 from ._source import KeySource
+from ._width import Width
 from .datatypes import datatype
+
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 log = logging.getLogger("oneatatime")
 
+_LEAST_TO_SPLIT = 8  # pages that a range must have left to be worth another connection
 _MEMORY_CHECK = 1.0  # seconds between looks at a server that evicts when it is full
 _HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked for that nobody bounds
 _LEAST_HEADROOM = 256 * MiB
@@ -74,14 +78,16 @@ class Work:
     values: BigValues = field(init=False)
     shapes: Shapes = field(init=False)
     server: Server = field(default_factory=Server)
-    border: Border = field(default_factory=Border)
+    width: Width = field(init=False)
     scans: list[Scan] = field(default_factory=list)
+    done: int = 0  # positions of the scans that have come to their end
     fetches: list[Fetch] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         types = self.selection.types
         self.flow = Flow(self.options.ahead)
         self.values = BigValues(self.endpoint, self.options, self.selection, self.flow.traffic)
+        self.width = Width(self.options.ranges, self.options.most_ranges)
         told = self.selection.keys is None and len(types) == 1
         self.shapes = Shapes(datatype(types[0]) if told else None)
 
@@ -101,29 +107,57 @@ class Work:
         self.fetches.append(fetch)
         return fetch
 
-    async def read_database(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    @property
+    def fraction(self) -> float:
+        """How much of the database has been scanned, from 0 to 1."""
+        return (self.done + sum(scan.done for scan in self.scans)) / POSITIONS
+
+    async def read_database(self, spawn: Spawn) -> None:
         """Looks at the server, then reads it: the first partition here, `spawn` for each of the others."""
-        session = self.session()
+        session, border = self.session(), Border()
         try:
             await self.look(session, await session.open())
-            first, *others = plan(self.options.ranges)
-            for partition in others:
-                spawn(self.read_partition(partition))
-            await read_partition(self, first, session)
+            first, *others = [
+                Scan(
+                    partition,
+                    self.selection,
+                    self.options.count,
+                    before=border,
+                    after=border,
+                    node=session.node,
+                )
+                for partition in plan(self.options.ranges)
+            ]
+            self.scans.append(first)
+            for scan in others:
+                spawn(self.read_partition(scan, spawn))
+            await read_partition(self, first, session, spawn)
         finally:
             session.abort()
 
-    async def read_partition(self, partition: Partition) -> None:
+    async def read_partition(self, scan: Scan, spawn: Spawn) -> None:
         """Reads one partition over a connection of its own."""
         session = self.session()
+        self.scans.append(scan)  # from now on, or it would be split off again before it is connected
         try:
             await session.open()
             await session.check(self.server.run_id)
-            await read_partition(self, partition, session)
+            await read_partition(self, scan, session, spawn)
         finally:
             session.abort()
 
-    async def read_keys(self, source: KeySource, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    def widen(self, keys: int, way: float, spawn: Spawn) -> None:
+        """After a page: splits a range where more of them are needed to keep the server busy."""
+        if self.options.ranges == 1 or not keys:
+            return
+        weight = int(keys * self.shapes.bytes_per_key) + 1
+        self.width.saw(keys * self.shapes.work_per_key, way, self.options.ahead // weight)
+        if len(self.scans) < self.width.target:
+            widest = max(self.scans, key=lambda scan: scan.left)
+            if widest.left / POSITIONS * (self.server.keys or 0) > _LEAST_TO_SPLIT * self.options.count:
+                spawn(self.read_partition(widest.split(), spawn))
+
+    async def read_keys(self, source: KeySource, spawn: Spawn) -> None:
         """Reads the keys that somebody gives, in their order."""
         session = self.session()
         begun: asyncio.Queue[Begun | Exception | None] = asyncio.Queue(1)
@@ -172,11 +206,9 @@ class Work:
             self.server.take_memory(await _info(connection, "memory"))
 
 
-async def read_partition(work: Work, partition: Partition, session: Session) -> None:
+async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn) -> None:
     """SCAN and fetch over one cursor range, page by page, to its end."""
-    scan = Scan(partition, work.selection, work.options.count, border=work.border, node=session.node)
     fetch = work.fetch()
-    work.scans.append(scan)
     (asked,) = session.send(scan.request())
     while not scan.finished:
         keys = await _page(session, scan, asked)
@@ -191,7 +223,10 @@ async def read_partition(work: Work, partition: Partition, session: Session) -> 
         if not scan.finished:
             asked = sent[0]
         await drive(work, session, steps, first, sent[-1] if isinstance(first, Burst) else None)
+        work.widen(len(keys), session.connection.round_trip, spawn)
         await work.look_at_memory(session.connection)
+    work.scans.remove(scan)
+    work.done += scan.done
 
 
 async def _page(session: Session, scan: Scan, asked: Pending) -> list[bytes]:
