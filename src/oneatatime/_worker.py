@@ -146,12 +146,15 @@ class Work:
         finally:
             session.abort()
 
-    def widen(self, keys: int, way: float, spawn: Spawn) -> None:
-        """After a page: splits a range where more of them are needed to keep the server busy."""
-        if self.options.ranges == 1 or not keys:
-            return
+    def measure(self, keys: int, way: float) -> None:
+        """After a page: how many of them should be under way."""
         weight = int(keys * self.shapes.bytes_per_key) + 1
         self.width.saw(keys * self.shapes.work_per_key, way, self.options.ahead // weight)
+
+    def widen(self, spawn: Spawn) -> None:
+        """Splits a range where more of them are needed to keep the server busy."""
+        if self.options.ranges == 1:
+            return
         if len(self.scans) < self.width.target:
             widest = max(self.scans, key=lambda scan: scan.left)
             if widest.left / POSITIONS * (self.server.keys or 0) > _LEAST_TO_SPLIT * self.options.count:
@@ -160,7 +163,7 @@ class Work:
     async def read_keys(self, source: KeySource, spawn: Spawn) -> None:
         """Reads the keys that somebody gives, in their order."""
         session = self.session()
-        begun: asyncio.Queue[Begun | Exception | None] = asyncio.Queue(1)
+        begun = Begun(self.width)
         try:
             await self.look(session, await session.open())
             if source.needs_pulling:
@@ -223,7 +226,9 @@ async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn)
         if not scan.finished:
             asked = sent[0]
         await drive(work, session, steps, first, sent[-1] if isinstance(first, Burst) else None)
-        work.widen(len(keys), session.connection.round_trip, spawn)
+        if keys:
+            work.measure(len(keys), session.connection.round_trip)
+            work.widen(spawn)
         await work.look_at_memory(session.connection)
     work.scans.remove(scan)
     work.done += scan.done
@@ -288,7 +293,34 @@ async def drive(
 
 # The keys that somebody gives: one task begins pages, the other finishes them in order
 
-Begun = tuple[Batches, "Burst | Batch | None", "Pending | None"]
+
+@dataclass
+class Begun:
+    """Pages that have been asked for, in their order: as many under way as `width` says."""
+
+    width: Width
+    pages: asyncio.Queue[_BegunPage | Exception | None] = field(default_factory=asyncio.Queue)
+    room: asyncio.Semaphore = field(init=False)
+    granted: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.granted = self.width.target
+        self.room = asyncio.Semaphore(self.granted)
+
+    def finished_one(self) -> None:
+        """Makes room for another page, or for several where the width has grown, or for none."""
+        self.granted -= 1
+        while self.granted < self.width.target:
+            self.granted += 1
+            self.room.release()
+
+
+@dataclass
+class _BegunPage:
+    keys: int
+    steps: Batches
+    first: Burst | Batch | None
+    sent: Pending | None
 
 
 async def pull(source: KeySource) -> None:
@@ -299,29 +331,33 @@ async def pull(source: KeySource) -> None:
         await source.aclose()
 
 
-async def begin_pages(
-    work: Work, source: KeySource, session: Session, begun: asyncio.Queue[Begun | Exception | None]
-) -> None:
-    """Asks for a page of values as soon as there are keys, one page ahead of the one being finished."""
+async def begin_pages(work: Work, source: KeySource, session: Session, begun: Begun) -> None:
+    """Asks for a page of values as soon as there are keys and room for another page."""
     fetch = work.fetch()
     try:
-        while keys := await source.take(work.shapes.page(work.options.count), work.options.burst):
+        while True:
+            await begun.room.acquire()
+            keys = await source.take(work.shapes.page(work.options.count), work.options.burst)
+            if not keys:
+                break
             steps = _steps(work, fetch, keys, by_type=False)
             first = next(steps, None)
             sent = session.send(first)[0] if isinstance(first, Burst) else None
-            await begun.put((steps, first, sent))
+            begun.pages.put_nowait(_BegunPage(len(keys), steps, first, sent))
     except Exception as error:  # noqa: BLE001 - raised when the pages before it are finished
-        await begun.put(error)
+        begun.pages.put_nowait(error)
     else:
-        await begun.put(None)
+        begun.pages.put_nowait(None)
 
 
-async def finish_pages(work: Work, session: Session, begun: asyncio.Queue[Begun | Exception | None]) -> None:
+async def finish_pages(work: Work, session: Session, begun: Begun) -> None:
     """Hands over the values of one page after the other."""
-    while (page := await begun.get()) is not None:
+    while (page := await begun.pages.get()) is not None:
         if isinstance(page, Exception):
             raise page
-        await drive(work, session, *page)
+        await drive(work, session, page.steps, page.first, page.sent)
+        work.measure(page.keys, session.connection.round_trip)
+        begun.finished_one()
         await work.look_at_memory(session.connection)
 
 
