@@ -16,7 +16,7 @@ def groups(shapes: Shapes, *keys: bytes) -> list[list[int]]:
     return sorted(rows for _, rows in shapes.groups(keys))
 
 
-# Shapes of keys ---------------------------------------------------------------------------------------------
+# Shapes of keys
 
 
 def test_keys_that_differ_in_their_numbers_are_of_one_shape() -> None:
@@ -62,7 +62,7 @@ def test_a_million_different_names_do_not_fill_the_memory() -> None:
     assert len(shapes._by_first_word) <= 4097
 
 
-# Guesses ------------------------------------------------------------------------------------------------------
+# Guesses
 
 
 def test_a_shape_guesses_what_it_saw() -> None:
@@ -110,7 +110,7 @@ def test_pages_of_different_types_are_no_whole_database_of_one() -> None:
     assert shapes.uniform is None
 
 
-# Sizes ---------------------------------------------------------------------------------------------------------
+# Sizes
 
 
 def test_a_limit_is_twice_the_most_that_was_seen_and_bounded() -> None:
@@ -164,7 +164,7 @@ def test_sizes_are_remembered_by_type() -> None:
     assert shape.size(HASH).limit == 200
 
 
-# Bursts --------------------------------------------------------------------------------------------------------
+# Bursts
 
 
 def test_a_burst_holds_as_many_keys_as_their_weight_allows() -> None:
