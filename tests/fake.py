@@ -46,7 +46,9 @@ class FakeServer:
     what came.
     """
 
-    def __init__(self, answers: Answers | None = None, *, greeting: bytes = b"", hang_up: bool = False) -> None:
+    def __init__(
+        self, answers: Answers | None = None, *, greeting: bytes = b"", hang_up: bool = False
+    ) -> None:
         self.answers = {**NORMAL, **(answers or {})}
         self.asked: list[list[bytes]] = []
         self.connections = 0

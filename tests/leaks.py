@@ -100,7 +100,9 @@ def our_objects() -> Counter[str]:
     """How many objects of our classes there are, but for those that any import makes."""
     gc.collect()
     return Counter(
-        type(thing).__qualname__ for thing in gc.get_objects() if type(thing).__module__.startswith("oneatatime")
+        type(thing).__qualname__
+        for thing in gc.get_objects()
+        if type(thing).__module__.startswith("oneatatime")
     )
 
 

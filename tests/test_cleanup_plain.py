@@ -343,6 +343,16 @@ async def main():
         break
 asyncio.run(main())
 """,
+    "the event loop ends, parts are held": """
+async def main():
+    global parts
+    async for key, value in oneatatime.stream(url, options=Options(parts_over=1000, chunk=500), match="big"):
+        parts = aiter(value)
+        await anext(parts)
+asyncio.run(main())
+import socket
+assert not [thing for thing in gc.get_objects() if isinstance(thing, socket.socket) and thing.fileno() >= 0]
+""",
     "the event loop ends while a task waits": """
 async def loop():
     async for item in oneatatime.stream(url, options=SMALL):

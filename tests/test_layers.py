@@ -116,11 +116,11 @@ def test_the_command_line_uses_public_names_alone() -> None:
             assert private <= {"_load.py", "_version.py"}, f"{name_of(path)} imports {sorted(private)}"
 
 
-# Only one place ---------------------------------------------------------------------------------------------------
+# Only one place
 
 
 def uses(path: Path) -> set[str]:
-    """What a file imports ("threading"), calls ("print()") and takes of something (".create_task", "os.environ")."""
+    """What a file imports ("click"), calls ("print()") and takes of something (".create_task")."""
     found = set()
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Attribute):
@@ -183,7 +183,7 @@ def test_no_error_is_swallowed(path: Path) -> None:
             )
 
 
-# Shape ----------------------------------------------------------------------------------------------------------
+# Shape
 
 
 @every_file

@@ -28,7 +28,7 @@ def numbers(count: int) -> list[bytes]:
     return [b"%d" % n for n in range(count)]
 
 
-# The protocol -------------------------------------------------------------------------------------------
+# The protocol
 
 
 async def test_it_is_an_async_iterator_as_the_seed_wrote_it(server: Server) -> None:
@@ -67,7 +67,7 @@ async def test_other_code_runs_while_it_waits(server: Server, thousand: list[str
     assert turns > 3
 
 
-# Order, missing keys, types -------------------------------------------------------------------------------
+# Order, missing keys, types
 
 
 async def test_values_come_in_the_order_of_the_keys(server: Server, thousand: list[str]) -> None:
@@ -135,7 +135,7 @@ async def test_order_holds_among_values_of_every_size(server: Server) -> None:
     assert n == 199
 
 
-# Kinds of keys ----------------------------------------------------------------------------------------------
+# Kinds of keys
 
 
 def plain(keys: list[str]) -> Iterator[str]:
@@ -244,7 +244,7 @@ async def test_endless_keys_give_endless_values(server: Server, thousand: list[s
     assert taken <= 5000 + 5 * 500  # a few pages ahead, and no further
 
 
-# Slow and fast --------------------------------------------------------------------------------------------
+# Slow and fast
 
 
 async def test_a_slow_source_delivers_each_value_as_soon_as_its_key_is_there(
@@ -312,7 +312,7 @@ async def test_a_source_in_fits_and_starts_is_fetched_as_it_comes(
     assert stream.statistics().round_trips <= 60
 
 
-# Starting over and going on ----------------------------------------------------------------------------------
+# Starting over and going on
 
 
 @pytest.mark.parametrize("make", [list, tuple, dict.fromkeys, Book, AsyncBook])
@@ -369,7 +369,7 @@ async def test_nothing_is_asked_of_keys_or_server_before_the_loop(thousand: list
     assert book.loops == 0
 
 
-# Errors and endings --------------------------------------------------------------------------------------------
+# Errors and endings
 
 
 class Broken(Exception):

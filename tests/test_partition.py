@@ -22,7 +22,7 @@ cursors = st.integers(0, POSITIONS - 1)
 RANGES = [1, 2, 3, 5, 7, 16]
 
 
-# Arithmetic -----------------------------------------------------------------------------------------------
+# Arithmetic
 
 
 @given(cursors)
@@ -49,15 +49,7 @@ def test_ranges_cover_every_position_once(ranges: int) -> None:
     assert max(widths) - min(widths) <= 1
 
 
-@given(st.integers(0, POSITIONS - 2), st.integers(1, POSITIONS))
-def test_the_fraction_of_a_range_goes_from_nothing_to_all(start: int, width: int) -> None:
-    partition = Partition(start, min(start + width, POSITIONS))
-    assert partition.fraction(partition.start) == 0.0
-    assert partition.fraction(partition.end) == 1.0
-    assert partition.fraction(POSITIONS) == 1.0
-
-
-# Against a server -------------------------------------------------------------------------------------------
+# Against a server
 
 
 @pytest.mark.parametrize("ranges", RANGES)
@@ -66,7 +58,11 @@ async def test_a_quiet_database_is_delivered_exactly_once(any_server: Server, ra
     for turn in range(3 if keys < 100 else 1):
         any_server.admin.flushall()
         if keys:
-            any_server.admin.mset({f"{turn}:{n * 7919 % 100_003}": n for n in range(keys)})
+            names = [f"{turn}:{n * 7919 % 100_003}" for n in range(keys)]
+            any_server.admin.mset(dict.fromkeys(names, "v"))
+            any_server.admin.mget(
+                *names, *names
+            )  # each look at a key goes on with a resize that is under way
         for count in (1, 10, 500) if keys < 1000 else (100, 500):
             stream = oneatatime.stream(any_server.url, options=Options(ranges=ranges, count=count))
             found = [key async for key, _ in stream]
@@ -142,11 +138,12 @@ async def test_a_key_overwritten_all_the_time_is_delivered(server: Server) -> No
         await overwriting
 
 
-# The SCAN calls of one range, by hand ------------------------------------------------------------------------
+# The SCAN calls of one range, by hand
 
 
 def scan(partition: Partition | None = None, border: Border | None = None) -> Scan:
-    return Scan(partition or Partition(), Selection(), 10, border=border or Border(), node="here")
+    border = border or Border()
+    return Scan(partition or Partition(), Selection(), 10, before=border, after=border, node="here")
 
 
 def cursor_at(fraction: float) -> bytes:
@@ -158,14 +155,14 @@ def test_a_range_is_asked_for_from_its_start_to_its_end() -> None:
     one = scan(second)
     assert one.request().payload == b"*4\r\n$4\r\nSCAN\r\n$1\r\n1\r\n$5\r\nCOUNT\r\n$2\r\n10\r\n"
     assert one.take([cursor_at(0.75), [b"a"]]) == [b"a"]
-    assert (one.finished, one.fraction) == (False, 0.5)
+    assert (one.finished, one.done) == (False, POSITIONS // 4)
     assert one.take([b"0", [b"b"]]) == [b"b"]
-    assert (one.finished, one.fraction) == (True, 1.0)
+    assert (one.finished, one.done) == (True, POSITIONS // 2)
     other = scan(first)
     other.take([cursor_at(0.25), []])
-    assert (other.finished, other.fraction) == (False, 0.5)
+    assert (other.finished, other.done) == (False, POSITIONS // 4)
     other.take([cursor_at(0.6), []])
-    assert (other.finished, other.fraction) == (True, 1.0)
+    assert (other.finished, other.done) == (True, POSITIONS // 2)
 
 
 def test_what_two_ranges_see_at_their_border_comes_once() -> None:
@@ -182,6 +179,19 @@ def test_a_page_at_both_edges_of_its_range_is_kept() -> None:
     middle = scan(plan(5)[2])
     assert middle.take([cursor_at(0.9), [b"a", b"b"]]) == [b"a", b"b"]
     assert middle.finished
+
+
+def test_a_range_that_is_split_leaves_nothing_out_and_gives_nothing_twice() -> None:
+    one = scan()
+    assert one.take([cursor_at(0.25), [b"a"]]) == [b"a"]
+    other = one.split()
+    assert one.partition == Partition(0, POSITIONS * 5 // 8)
+    assert other.partition == Partition(POSITIONS * 5 // 8, POSITIONS)
+    assert other.take([cursor_at(0.7), [b"c"]]) == [b"c"]
+    assert one.take([cursor_at(0.65), [b"b", b"c"]]) == [b"b"]  # was under way when the range was split
+    assert other.take([b"0", [b"d"]]) == [b"d"]
+    assert (one.finished, other.finished) == (True, True)
+    assert one.done + other.done == POSITIONS
 
 
 def test_an_empty_page_is_not_the_end() -> None:

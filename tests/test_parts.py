@@ -60,7 +60,7 @@ async def only(server: Server, options: Options = SMALL, **arguments: Any) -> An
     return value
 
 
-# What is big ---------------------------------------------------------------------------------------------
+# What is big
 
 
 async def test_a_string_is_parts_from_one_byte_over_the_limit(server: Server) -> None:
@@ -130,7 +130,7 @@ async def test_a_limit_above_everything_makes_no_parts(server: Server) -> None:
     assert await everything(server.url, options=Options(parts_over=1 << 40)) == written
 
 
-# Ways to read it -------------------------------------------------------------------------------------------
+# Ways to read it
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -246,7 +246,7 @@ async def test_a_big_value_says_what_it_is(server: Server) -> None:
     assert parts.size == server.admin.memory_usage("big")
 
 
-# Changes in mid-read ------------------------------------------------------------------------------------------
+# Changes in mid-read
 
 _CHANGES: dict[str, Callable[[Any], Any]] = {
     "appended": lambda admin: admin.append("big", "x"),
@@ -388,7 +388,7 @@ async def test_a_loop_over_a_value_that_is_gone_is_empty(server: Server, kind: s
     assert [part async for part in parts] == []
 
 
-# Text ---------------------------------------------------------------------------------------------------------
+# Text
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 5, 1000, 4001])
@@ -459,7 +459,7 @@ async def test_a_character_that_the_end_cuts_is_an_error(server: Server) -> None
     assert "".join([piece async for piece in parts]) == "日" * 1000 + "\ufffd"
 
 
-# Elements that are big themselves ------------------------------------------------------------------------------
+# Elements that are big themselves
 
 
 @pytest.mark.parametrize("kind", TYPES[1:])

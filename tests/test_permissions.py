@@ -1,4 +1,4 @@
-"""docs/permissions.md says what each feature needs: it works with exactly that, and with none of it missing."""
+"""docs/permissions.md says what each feature needs: it works with exactly that, and not with less."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def data(tcp_server):
     admin.set("big:string", "x" * 100_000)
     admin.hset("big:hash", mapping={f"f{number}": "v" * 100 for number in range(100)})
     admin.zadd("big:zset", {"m" * 100 + str(number): number for number in range(100)})
-    for number in range(100):
+    for _ in range(100):
         admin.xadd("big:stream", {"f": "v" * 100})
     return tcp_server
 

@@ -249,7 +249,9 @@ def belongs(key: str, value: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "options", [Options(), Options(count=20), Options(ranges=4, count=100, burst=5000, ahead=20_000)], ids=repr
+    "options",
+    [Options(), Options(count=20), Options(ranges=4, count=100, burst=5000, ahead=20_000)],
+    ids=repr,
 )
 async def test_a_writer_that_never_rests(server: Server, options: Options, no_leaks: None) -> None:
     stable = {f"stable:{n}": f"stable:{n}" * (1 + n % 50) for n in range(2000)}

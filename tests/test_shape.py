@@ -16,7 +16,7 @@ def groups(shapes: Shapes, *keys: bytes) -> list[list[int]]:
     return sorted(rows for _, rows in shapes.groups(keys))
 
 
-# Shapes of keys ---------------------------------------------------------------------------------------------
+# Shapes of keys
 
 
 def test_keys_that_differ_in_their_numbers_are_of_one_shape() -> None:
@@ -62,7 +62,7 @@ def test_a_million_different_names_do_not_fill_the_memory() -> None:
     assert len(shapes._by_first_word) <= 4097
 
 
-# Guesses ------------------------------------------------------------------------------------------------------
+# Guesses
 
 
 def test_a_shape_guesses_what_it_saw() -> None:
@@ -110,7 +110,7 @@ def test_pages_of_different_types_are_no_whole_database_of_one() -> None:
     assert shapes.uniform is None
 
 
-# Sizes ---------------------------------------------------------------------------------------------------------
+# Sizes
 
 
 def test_a_limit_is_twice_the_most_that_was_seen_and_bounded() -> None:
@@ -164,18 +164,18 @@ def test_sizes_are_remembered_by_type() -> None:
     assert shape.size(HASH).limit == 200
 
 
-# Bursts --------------------------------------------------------------------------------------------------------
+# Bursts
 
 
 def test_a_burst_holds_as_many_keys_as_their_weight_allows() -> None:
     shapes = Shapes()
     assert shapes.fitting(1 << 20) == 64
     for _ in range(20):
-        shapes.weighed(100 * 500, 500)
-    assert 9000 < shapes.fitting(1 << 20) < 12_000
-    shapes.weighed(500 * 100_000, 500)  # growth counts at once
+        shapes.weighed(100 * 500, 0, 500)
+    assert shapes.fitting(1 << 20) == 500  # a millisecond of server time
+    shapes.weighed(500 * 100_000, 0, 500)  # growth counts at once
     assert shapes.fitting(1 << 20) == 10
-    shapes.weighed(1 << 30, 1)
+    shapes.weighed(1 << 30, 0, 1)
     assert shapes.fitting(1 << 20) == 1
 
 
@@ -183,9 +183,17 @@ def test_a_page_is_what_a_server_writes_in_one_go_but_not_too_small() -> None:
     shapes = Shapes()
     assert shapes.page(1) == 1
     for _ in range(20):
-        shapes.weighed(100, 1)
+        shapes.weighed(100, 0, 1)
     assert 300 < shapes.page(500) < 500
     assert shapes.page(100) == 100
-    shapes.weighed(1 << 20, 1)
+    shapes.weighed(1 << 20, 0, 1)
     assert shapes.page(500) == 32
     assert shapes.page(7) == 7
+
+
+def test_collections_of_many_elements_come_a_few_at_a_time() -> None:
+    shapes = Shapes()
+    for _ in range(20):
+        shapes.weighed(20 * 1000, 1000, 1)
+    assert shapes.fitting(1 << 20) == 3
+    assert shapes.page(500) == 3

@@ -53,7 +53,7 @@ def kind_of(key: bytes) -> str:
     return key.partition(b":")[0].decode()
 
 
-# Forms ----------------------------------------------------------------------------------------------
+# Forms
 
 
 async def test_everything_comes_all_types_mixed(any_server: Server) -> None:
@@ -145,7 +145,7 @@ async def test_keys_after_pairs_are_the_keys_that_are_left(server: Server) -> No
     assert sorted(before + after) == sorted(written)
 
 
-# Going on -------------------------------------------------------------------------------------------
+# Going on
 
 
 async def test_a_second_loop_goes_on_where_the_first_stopped(server: Server) -> None:
@@ -233,7 +233,7 @@ async def test_several_tasks_may_share_it_in_different_forms(server: Server) -> 
     assert sorted(found) == sorted(written)
 
 
-# Without an event loop, and inside one ---------------------------------------------------------------
+# Without an event loop, and inside one
 
 
 def test_a_plain_for_works_without_a_loop(server: Server) -> None:
@@ -275,7 +275,7 @@ def test_plain_loops_may_switch_forms(server: Server) -> None:
     assert sorted(found) == sorted(written)
 
 
-# Counts ---------------------------------------------------------------------------------------------
+# Counts
 
 
 async def test_counts_are_exact_at_every_step(server: Server) -> None:
@@ -328,7 +328,7 @@ async def test_the_total_is_estimated_under_a_pattern(server: Server) -> None:
     assert (taken, stream.statistics().estimated_total) == (1000, 1000)
 
 
-# What to read ---------------------------------------------------------------------------------------
+# What to read
 
 
 @pytest.mark.parametrize("match", ["hash:*", b"hash:*", "h?sh:[0-9]*"])
@@ -492,7 +492,7 @@ async def test_a_database_other_than_the_first_is_read_by_its_number(server: Ser
     assert await everything(f"{server.url}?db=3") == {b"there": b"3"}
 
 
-# Text -------------------------------------------------------------------------------------------------
+# Text
 
 
 async def test_text_is_text_all_the_way_down(server: Server) -> None:
@@ -622,7 +622,7 @@ async def test_a_str_key_that_the_encoding_has_no_bytes_for_is_refused(server: S
         await everything(server.url, keys=["é"], encoding="ascii")
 
 
-# Races ------------------------------------------------------------------------------------------------
+# Races
 
 
 async def test_keys_that_vanish_between_page_and_fetch_are_counted(server: Server) -> None:
@@ -682,7 +682,7 @@ async def test_a_keyspace_in_full_change_gives_right_values_or_none(server: Serv
     assert turns > 1
 
 
-# Bad input --------------------------------------------------------------------------------------------
+# Bad input
 
 
 @pytest.mark.parametrize(

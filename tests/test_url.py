@@ -51,9 +51,11 @@ URL = {
     ),
     "Celery's word": ("rediss://h?ssl_cert_reqs=CERT_OPTIONAL", Endpoint("h", tls=TLS(verify="optional"))),
     "all options of TLS": (
-        "rediss://h?ssl_ca_certs=/ca.pem&ssl_ca_path=/ca&ssl_ca_data=PEM&ssl_certfile=/c&ssl_keyfile=/k"
-        "&ssl_password=s&ssl_min_version=772&ssl_ciphers=HIGH&ssl_include_verify_flags=[VERIFY_X509_STRICT]"
-        "&ssl_exclude_verify_flags=VERIFY_X509_TRUSTED_FIRST,VERIFY_X509_PARTIAL_CHAIN",
+        (
+            "rediss://h?ssl_ca_certs=/ca.pem&ssl_ca_path=/ca&ssl_ca_data=PEM&ssl_certfile=/c&ssl_keyfile=/k"
+            "&ssl_password=s&ssl_min_version=772&ssl_ciphers=HIGH&ssl_include_verify_flags=[VERIFY_X509_STRICT]"
+            "&ssl_exclude_verify_flags=VERIFY_X509_TRUSTED_FIRST,VERIFY_X509_PARTIAL_CHAIN"
+        ),
         Endpoint(
             "h",
             tls=TLS(

@@ -1,26 +1,13 @@
-"""Endpoint -> Connection: requests out, replies in, strictly in order. The only sockets.
-
-`_Wire` is the protocol object: it reads its socket eagerly, so that no reply waits in the server, and
-hands each exchange its replies when the last of them has come, one future an exchange. After any
-failure (cut, timeout, nonsense, a reply past its limit) the wire is dead: replies and questions
-could no longer be matched.
-"""
+"""Endpoint -> Connection: connected, logged in, database selected. The only sockets."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
-import re
 import socket
 import ssl
-from collections import deque
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable
 from typing import Any
-
-from hiredis import HiredisError, PushNotification, Reader
 
 from ._endpoint import Endpoint
 from ._errors import (
@@ -34,210 +21,12 @@ from ._errors import (
     ServerLoading,
     Unreachable,
 )
-from ._options import KiB, Options
-from ._request import Answer, Burst, Dropped, ReplyError, ReplyTooBig, command
+from ._options import Options
+from ._request import Answer, Burst, ReplyError, command
 from ._version import __version__
-
-log = logging.getLogger("oneatatime")
+from ._wire import Traffic, Wire
 
 CLIENT_NAME = b"oneatatime"
-_READ_SIZE = 256 * KiB
-_FEED_SIZE = 16 * KiB  # hiredis moves the rest of what it was fed to the front after each kilobyte parsed
-_OVERSLEPT = 1.0  # seconds by which a timer of a loop that is not blocked will not be late
-_INCOMPLETE = object()
-_NEVER = float("inf")
-
-_HUGE_ARRAY = re.compile(rb"\*[0-9]{8}")
-"""hiredis makes room for all elements at once: no memory yet, but seconds of every collection."""
-
-
-@dataclass
-class Traffic:
-    """What went over some connections: commands and bursts sent, bytes received."""
-
-    commands: int = 0
-    round_trips: int = 0
-    received: int = 0
-
-
-class _Exchange:
-    __slots__ = ("asked", "bounded", "future", "missing", "replies", "size")
-
-    def __init__(self, burst: Burst, future: asyncio.Future[Answer], asked: float) -> None:
-        self.asked = asked
-        self.missing = burst.replies
-        self.bounded = burst.bounded
-        self.replies: list[Any] = []
-        self.size = 0
-        self.future = future
-
-
-class _Wire(asyncio.BufferedProtocol):
-    """The exchanges under way on one socket."""
-
-    def __init__(self, node: str, options: Options, traffic: Traffic) -> None:
-        self.node = node
-        self.traffic = traffic
-        self.error: Exception | None = None
-        self._loop = asyncio.get_running_loop()
-        self._timeout = options.timeout
-        self._reply_limit = options.reply_limit
-        self._reader = Reader(notEnoughData=_INCOMPLETE)
-        self._buffer = memoryview(bytearray(_READ_SIZE))
-        self._waiting: deque[_Exchange] = deque()
-        self._transport: asyncio.Transport | None = None
-        self._quiet_since = 0.0
-        self.round_trip = _NEVER
-        self._timer: asyncio.TimerHandle | None = None
-        self._closed = self._loop.create_future()
-
-    # Asking
-
-    def exchange(self, bursts: Sequence[Burst]) -> list[asyncio.Future[Answer]]:
-        """Writes bursts at once; each future has all its replies, or why they did not come."""
-        futures: list[asyncio.Future[Answer]] = [self._loop.create_future() for _ in bursts]
-        if self.error is not None or self._transport is None:
-            for future in futures:
-                _fail(future, _for_the_others(self.error) or ConnectionLost("not connected", node=self.node))
-            return futures
-        now = self._loop.time()
-        if not self._waiting:
-            self._quiet_since = now
-            if self._timer is None:
-                self._timer = self._loop.call_later(self._timeout, self._check_silence)
-        self._waiting.extend([_Exchange(burst, future, now) for burst, future in zip(bursts, futures)])
-        self._transport.write(b"".join([burst.payload for burst in bursts]))
-        return futures
-
-    # What the transport calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.traffic.received += nbytes
-        self._quiet_since = self._loop.time()
-        start = 0
-        for suspect in _HUGE_ARRAY.finditer(self._buffer[:nbytes]):  # hardly ever one
-            self._feed(start, suspect.start())
-            start = suspect.start()
-            if self.error is None and not self._within_value() and self._waiting and self._waiting[0].bounded:
-                text = f"an array of {suspect[0][1:].decode()}... elements cannot be what was asked for"
-                self.fail(ProtocolViolation(text, node=self.node))
-        self._feed(start, nbytes)
-
-    def _within_value(self) -> bool:
-        """What comes next belongs to a string that has come in part."""
-        return self._reader.has_data()
-
-    def _feed(self, start: int, stop: int) -> None:
-        while start < stop and self.error is None:
-            size = min(_FEED_SIZE, stop - start)
-            try:
-                self._reader.feed(self._buffer[start : start + size])  # type: ignore[arg-type]
-                self._take_replies(size)
-            except (HiredisError, TypeError, ValueError, MemoryError) as error:
-                self.fail(ProtocolViolation(f"what came is not a reply of Redis: {error}", node=self.node))
-            start += size
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self.error is None:
-            said = self._waiting[0].replies if self._waiting else []
-            parting = said[0] if len(said) == 1 and isinstance(said[0], ReplyError) else exc
-            why = f": {parting}" if parting else ""
-            owed = sum(exchange.missing for exchange in self._waiting)
-            text = f"the server closed the connection{why}, {owed} replies still to come"
-            self.fail(ConnectionLost(text, node=self.node))
-        if not self._closed.done():
-            self._closed.set_result(None)
-
-    # Within
-
-    def _take_replies(self, size: int) -> None:
-        gets, waiting = self._reader.gets, self._waiting
-        if waiting:
-            waiting[0].size += size
-        answered = 0
-        while (reply := gets()) is not _INCOMPLETE:
-            if reply.__class__ is PushNotification:
-                log.debug("%s pushed %r", self.node, reply)
-                continue
-            if answered == len(waiting):
-                self.fail(self._unasked(reply))
-                return
-            exchange = waiting[answered]
-            exchange.replies.append(reply)
-            exchange.missing -= 1
-            answered += not exchange.missing
-        # not before all that came has made sense: a length that lies shows in what follows it
-        for _ in range(answered):
-            self._answer(waiting.popleft())
-        if waiting and waiting[0].bounded and waiting[0].size > self._reply_limit:
-            self.fail(ReplyTooBig())
-
-    def _answer(self, exchange: _Exchange) -> None:
-        self.round_trip = min(self.round_trip, self._loop.time() - exchange.asked)
-        if not exchange.future.done():  # whoever asked may have given up
-            exchange.future.set_result(Answer(exchange.replies, exchange.size))
-
-    def _unasked(self, reply: Any) -> Error:
-        if isinstance(reply, ReplyError):  # the last word of a server that is about to hang up
-            return ConnectionLost(f"the server ended the connection: {reply}", node=self.node)
-        return ProtocolViolation("a reply came that nobody asked for", node=self.node)
-
-    def _check_silence(self) -> None:
-        self._timer = None
-        if not self._waiting:
-            return
-        remaining = self._quiet_since + self._timeout - self._loop.time()
-        if remaining < -_OVERSLEPT:  # the loop was busy, and has not looked what came meanwhile
-            self._quiet_since, remaining = self._loop.time(), self._timeout
-        if remaining > 0:
-            self._timer = self._loop.call_later(remaining, self._check_silence)
-        else:
-            text = (
-                f"the server sent nothing for {self._timeout:g} s while it owed a reply "
-                "(Options(timeout=...) sets how long to wait)"
-            )
-            self.fail(ReplyTimeout(text, node=self.node))
-
-    def fail(self, error: Exception) -> None:
-        """Ends the connection now: whoever still waits gets `error`."""
-        if self.error is None:
-            self.error = error
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._transport is not None and not self._loop.is_closed():
-            self._transport.abort()
-        if self._waiting:
-            _fail(self._waiting.popleft().future, error)
-        while self._waiting:
-            _fail(self._waiting.popleft().future, _for_the_others(error))
-
-    def drop(self) -> None:
-        if self._loop.is_closed():
-            return
-        try:
-            here = asyncio.get_running_loop() is self._loop
-        except RuntimeError:
-            here = False
-        gone = ConnectionLost("whoever read over this connection is gone", node=self.node)
-        if here:
-            self.fail(gone)
-        else:
-            with contextlib.suppress(RuntimeError):  # it is being closed just now
-                self._loop.call_soon_threadsafe(self.fail, gone)
-
-    async def wait_closed(self) -> None:
-        if self._transport is not None:
-            await asyncio.shield(self._closed)
 
 
 class _Deadline:
@@ -274,7 +63,7 @@ class Connection:
     the server has no CLIENT NO-TOUCH, so reading a value counts as using it.
     """
 
-    def __init__(self, wire: _Wire, endpoint: Endpoint) -> None:
+    def __init__(self, wire: Wire, endpoint: Endpoint) -> None:
         self.node = endpoint.node
         self.hello: dict[str, Any] = {}
         self.touches = False
@@ -286,10 +75,11 @@ class Connection:
 
         Raises Unreachable, AccessDenied, ProtocolViolation or ServerFailure.
         """
-        wire = _Wire(endpoint.node, options, traffic or Traffic())
+        wire = Wire(endpoint.node, options, traffic or Traffic())
         connection = cls(wire, endpoint)
         deadline = _Deadline(options.connect_timeout)
         try:
+            await wire.end_with_loop()
             await connection._set_up(endpoint)
         except BaseException as error:
             wire.fail(
@@ -479,20 +269,9 @@ def _as_hello(reply: Any, node: str) -> dict[str, Any]:
     return {_text(name): _text(value) for name, value in reply.items()}
 
 
-def _for_the_others(error: Exception | None) -> Any:
-    """A reply too big is the affair of its own burst alone."""
-    return Dropped() if isinstance(error, ReplyTooBig) else error
-
-
 def _text(value: Any) -> Any:
     return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _name(words: tuple[bytes | int, ...]) -> str:
     return str(_text(words[0]))
-
-
-def _fail(future: asyncio.Future[Answer], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # counts as looked at: who gave up waiting need not be told again by the loop

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 
-from ._connection import Traffic
 from ._errors import StreamClosed
 from ._record import Batch
+from ._wire import Traffic
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from ._blocking import iterate
-from ._connection import Traffic, server_error
+from ._connection import server_error
 from ._endpoint import Endpoint
 from ._errors import ServerFailure
 from ._options import Options, Selection
@@ -15,6 +15,7 @@ from ._record import Parts, PartsSource
 from ._request import Answer, Burst, ReplyError, ReplyTooBig, command
 from ._session import Pending, Session
 from ._text import text_of, undecodable
+from ._wire import Traffic
 from .datatypes import STRING, Datatype, Odd, OddRows, datatype
 
 _MOST_TRIES = 3

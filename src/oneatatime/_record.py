@@ -86,10 +86,10 @@ class Parts:
     loop starts at the beginning, over a connection of its own that ends with the loop, so a value may
     be read, read in part, or left alone, and the stream it came from goes on undisturbed.
 
-    `key`, `type`: as in the record. `size`: bytes it takes in the server, about. `torn`: None until a
-    loop has come to its end; then whether a string or list was changed while it was read, in which
-    case the parts may not fit together (hashes, sets and zsets: every element that was there all
-    along was delivered, perhaps twice; streams: exactly once).
+    `key`: always bytes; `type`: as in the record; `size`: bytes it takes in the server, about. `torn`:
+    None until a loop has come to its end; then whether a string or list was changed while it was read,
+    or a value of another type took its place, so that the parts may not fit together (hashes, sets and
+    zsets: every element that was there all along was delivered, perhaps twice; streams: exactly once).
 
     >>> async def total(parts):
     ...     return sum([len(chunk) async for chunk in parts])

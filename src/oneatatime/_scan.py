@@ -11,6 +11,7 @@ from ._options import Selection
 from ._partition import POSITIONS, Partition, position
 from ._request import Burst, ReplyError, command
 
+_OVERRUN = 100  # keys that even a call with COUNT 1 may run over the end of its range, and more
 _CURSOR = re.compile(rb"[0-9]{1,20}")
 
 
@@ -54,7 +55,7 @@ class Scan:
         self._cursor = position(partition.start)
         self._whole = partition == Partition()
         self._before, self._after = before, after
-        self._pages = 0
+        self._pages = self._seen = 0
         self._share = 1.0
 
     @property
@@ -109,6 +110,7 @@ class Scan:
             raise self._failure(reply)
         cursor, keys = self._checked(reply)
         self._pages += 1
+        self._seen += len(keys)
         self._share = (self._share + len(keys) / self.count) / 2
         reached = position(cursor) if cursor else POSITIONS
         if reached <= self._reached:
@@ -118,7 +120,7 @@ class Scan:
         return self._unclaimed(keys)
 
     def _unclaimed(self, keys: list[bytes]) -> list[bytes]:
-        at_start = self._pages <= 2 and self.partition.start > 0
+        at_start = self.partition.start > 0 and (self._pages <= 2 or self._seen <= _OVERRUN)
         at_end = self.finished and self.partition.end < POSITIONS
         if at_start:
             keys = self._before.claim(keys)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from ._connection import Connection, Traffic
+from ._connection import Connection
 from ._endpoint import Endpoint
 from ._errors import ConnectionLost, PermissionDenied, ServerFailure
 from ._options import Options
 from ._request import Answer, Burst, Dropped
+from ._wire import Traffic
 
 
 @dataclass

@@ -34,7 +34,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 log = logging.getLogger("oneatatime")
 
-_LEAST_TO_SPLIT = 8  # pages that a range must have left to be worth another connection
+_LEAST_TO_SPLIT = 4000  # keys that a range must have left to be worth another connection
 _MEMORY_CHECK = 1.0  # seconds between looks at a server that evicts when it is full
 _HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked for that nobody bounds
 _LEAST_HEADROOM = 256 * MiB
@@ -157,7 +157,7 @@ class Work:
             return
         if len(self.scans) < self.width.target:
             widest = max(self.scans, key=lambda scan: scan.left)
-            if widest.left / POSITIONS * (self.server.keys or 0) > _LEAST_TO_SPLIT * self.options.count:
+            if widest.left / POSITIONS * (self.server.keys or 0) > _LEAST_TO_SPLIT:
                 spawn(self.read_partition(widest.split(), spawn))
 
     async def read_keys(self, source: KeySource, spawn: Spawn) -> None:

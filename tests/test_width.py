@@ -1,0 +1,58 @@
+"""How many bursts are under way: as many as the way to the server needs, and bounded."""
+
+from __future__ import annotations
+
+import pytest
+
+import oneatatime
+from oneatatime import Options
+from oneatatime._width import Width
+from tests.proxy import FaultProxy, Plan
+
+
+@pytest.mark.parametrize(
+    ("work", "way", "fitting", "target"),
+    [
+        (0.001, 0.0001, 100, 2),  # a loopback
+        (0.001, 0.020, 100, 22),  # another continent
+        (0.001, 0.200, 100, 32),
+        (0.001, 0.020, 5, 5),  # big pages: memory bounds it
+        (0.001, 0.020, 0, 2),
+    ],
+)
+def test_the_target_fills_the_way_there_and_back(work: float, way: float, fitting: int, target: int) -> None:
+    width = Width(2, 32)
+    width.saw(work, way, fitting)
+    assert width.target == target
+
+
+async def test_far_away_ranges_are_split_and_every_key_comes_once(tcp_server) -> None:
+    tcp_server.admin.execute_command("DEBUG", "POPULATE", 60_000)
+    async with FaultProxy(tcp_server.url) as proxy:
+        proxy.plan = Plan(round_trip=0.02)
+        stream = oneatatime.stream(proxy.url)
+        keys = [key async for key, _ in stream]
+    done = stream.statistics()
+    assert len(keys) == len(set(keys)) == 60_000
+    assert done.complete
+    assert done.fraction == 1.0
+    assert len(proxy.links) > 4
+    assert done.elapsed < 0.02 * done.round_trips / 3  # many were under way at once
+
+
+async def test_a_single_range_is_never_split(tcp_server) -> None:
+    tcp_server.admin.execute_command("DEBUG", "POPULATE", 20_000)
+    async with FaultProxy(tcp_server.url) as proxy:
+        proxy.plan = Plan(round_trip=0.01)
+        stream = oneatatime.stream(proxy.url, options=Options(ranges=1))
+        assert len([key async for key, _ in stream]) == 20_000
+    assert len(proxy.links) == 1
+
+
+async def test_far_away_given_keys_are_asked_for_many_pages_ahead(tcp_server) -> None:
+    tcp_server.admin.execute_command("DEBUG", "POPULATE", 20_000)
+    names = [f"key:{number}" for number in range(20_000)]
+    async with FaultProxy(tcp_server.url) as proxy:
+        proxy.plan = Plan(round_trip=0.02)
+        values = [value async for value in oneatatime.OneAtATime(proxy.url, names)]
+    assert values == [f"value:{number}".encode() for number in range(20_000)]
