@@ -304,7 +304,10 @@ def run(server: Server, script: str, *, signal_after: float | None = None, said:
         assert process.stdout.readline() == "ready\n", process.communicate()
         time.sleep(signal_after)
         process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert out.strip() == said, (out, err)
     assert_no_connections(server.admin)
     return err
@@ -446,6 +449,11 @@ async def main():
 asyncio.run(main())
 """,
 }
+
+
+if sys.version_info < (3, 11):
+    # there Ctrl-C may strike inside asyncio, which can lose the next step of a task and wait for it for ever
+    del INTERRUPTED["async, always busy"]
 
 
 @pytest.mark.parametrize("script", INTERRUPTED.values(), ids=INTERRUPTED)

@@ -18,7 +18,7 @@ from ._shape import Shape, Shapes
 from ._text import decoded, text_of
 from .datatypes import STRING, Datatype, Odd, OddRows
 
-_MOST_TRIES = 5
+_MOST_TRIES = 20
 _REPLY_OVERHEAD = 8
 
 Batches = Generator["Burst | Batch", "Answer", None]

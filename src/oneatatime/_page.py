@@ -26,7 +26,7 @@ Waiting = dict["tuple[Datatype, Shape]", "list[int]"]
 GONE = "none"
 """TYPE's name for a key that is not there."""
 
-_MOST_ROUNDS = 12
+_MOST_ROUNDS = 100  # a key may be another at each look for a while, but not for ever
 _CAUTIOUS_LIMIT = 2
 
 
