@@ -99,7 +99,7 @@ def talk(steps: Any, *script: Step) -> list[tuple[list[Any], Any, list[Any]]]:
 def test_keys_of_the_one_type_there_is_are_read_at_once() -> None:
     assert talk(
         fetch(kind="hash").batches([b"a", b"b"]),
-        (["HSCAN a 0 COUNT 16", "HSCAN b 0 COUNT 16"], [[b"0", [b"f", b"1"]], [b"0", [b"f", b"2"]]]),
+        (["HSCAN a 0 COUNT 8", "HSCAN b 0 COUNT 8"], [[b"0", [b"f", b"1"]], [b"0", [b"f", b"2"]]]),
     ) == [([b"a", b"b"], "hash", [{b"f": b"1"}, {b"f": b"2"}])]
 
 
@@ -121,7 +121,7 @@ def test_unknown_keys_are_asked_for_their_types_then_read_in_one_burst() -> None
     assert talk(
         fetch().batches([b"a", b"b", b"c"]),
         (["TYPE a", "TYPE b", "TYPE c"], [b"string", b"none", b"list"]),
-        (["GETRANGE a 0 65535", "LRANGE c 0 16"], [b"1", [b"x", b"y"]]),
+        (["GETRANGE a 0 65535", "LRANGE c 0 8"], [b"1", [b"x", b"y"]]),
     ) == [([b"a", b"c"], ["string", "list"], [b"1", [b"x", b"y"]])]
 
 
@@ -130,14 +130,14 @@ def test_what_a_shape_was_is_guessed_and_a_wrong_guess_is_mended() -> None:
     list_step = talk(
         reader.batches([b"k1", b"k2"]),
         (["TYPE k1", "TYPE k2"], [b"list", b"list"]),
-        (["LRANGE k1 0 16", "LRANGE k2 0 16"], [[b"1"], [b"2"]]),
+        (["LRANGE k1 0 8", "LRANGE k2 0 8"], [[b"1"], [b"2"]]),
     )
     assert list_step == [([b"k1", b"k2"], ["list", "list"], [[b"1"], [b"2"]])]
     assert talk(
         reader.batches([b"k3", b"k4"]),
-        (["LRANGE k3 0 16", "LRANGE k4 0 16"], [WRONGTYPE, [b"4"]]),
+        (["LRANGE k3 0 8", "LRANGE k4 0 8"], [WRONGTYPE, [b"4"]]),
         (["TYPE k3"], [b"set"]),
-        (["SSCAN k3 0 COUNT 16"], [[b"0", [b"m"]]]),
+        (["SSCAN k3 0 COUNT 8"], [[b"0", [b"m"]]]),
     ) == [([b"k3", b"k4"], ["set", "list"], [{b"m"}, [b"4"]])]
 
 
@@ -146,8 +146,8 @@ def test_keys_are_asked_for_in_bursts_that_fit() -> None:
     one = [b"0", [b"f", b"x" * 50]]
     batches = talk(
         reader.batches([b"a", b"b", b"c", b"d", b"e"]),
-        (["HSCAN a 0 COUNT 16", "HSCAN b 0 COUNT 16"], [one, one]),  # each is taken to weigh 16 KiB at first
-        (["HSCAN c 0 COUNT 16", "HSCAN d 0 COUNT 16", "HSCAN e 0 COUNT 16"], [one, one, one]),
+        (["HSCAN a 0 COUNT 8", "HSCAN b 0 COUNT 8"], [one, one]),  # each is taken to weigh 16 KiB at first
+        (["HSCAN c 0 COUNT 8", "HSCAN d 0 COUNT 8", "HSCAN e 0 COUNT 8"], [one, one, one]),
     )
     assert [keys for keys, _, _ in batches] == [[b"a", b"b"], [b"c", b"d", b"e"]]
 
@@ -162,7 +162,7 @@ def test_a_nil_among_strings_is_looked_at_again(keep_missing: bool) -> None:
         reader.batches([b"a", b"b", b"c", b"d"]),
         (["MGET a b c d"], [[b"1", None, None, b"4"]]),
         (["TYPE b", "TYPE c"], [b"none", b"list"]),
-        (["LRANGE c 0 16"], [[b"3"]]),
+        (["LRANGE c 0 8"], [[b"3"]]),
     )
     expected = [(b"a", "string", b"1"), (b"b", "none", None), (b"c", "list", [b"3"]), (b"d", "string", b"4")]
     if not keep_missing:
@@ -185,13 +185,13 @@ def test_a_stream_without_entries_is_told_from_none() -> None:
     reader = fetch(kind="stream")
     batches = talk(
         reader.batches([b"a", b"b", b"c", b"d"]),
-        ([f"XRANGE {key} - + COUNT 17" for key in "abcd"], [[], [], [], []]),
+        ([f"XRANGE {key} - + COUNT 9" for key in "abcd"], [[], [], [], []]),
         (
             [f"XINFO STREAM {key}" for key in "abcd"],
             [ReplyError("ERR no such key"), [b"length", 0], {b"length": 0}, {b"length": 1}],
         ),
         (["TYPE d"], [b"stream"]),
-        (["XRANGE d - + COUNT 17"], [[[b"1-1", [b"f", b"v"]]]]),
+        (["XRANGE d - + COUNT 9"], [[[b"1-1", [b"f", b"v"]]]]),
     )
     assert batches == [([b"b", b"c", b"d"], ["stream"] * 3, [[], [], [(b"1-1", {b"f": b"v"})]])]
     assert reader.vanished == 1
@@ -217,7 +217,7 @@ def test_types_that_are_not_wanted_are_left_out_and_not_missing() -> None:
     assert talk(
         reader.batches([b"a", b"b", b"c"]),
         (["TYPE a", "TYPE b", "TYPE c"], [b"string", b"hash", b"zset"]),
-        (["HSCAN b 0 COUNT 16"], [[b"0", [b"f", b"v"]]]),
+        (["HSCAN b 0 COUNT 8"], [[b"0", [b"f", b"v"]]]),
     ) == [([b"b"], ["hash"], [{b"f": b"v"}])]
     assert reader.vanished == 0
 
@@ -252,7 +252,7 @@ def test_a_key_that_is_another_at_every_look_ends_in_an_error_and_not_in_a_circl
 def test_what_was_more_is_measured_then_read_whole_in_its_place() -> None:
     assert talk(
         fetch(kind="list").batches([b"a", b"b", b"c"]),
-        (["LRANGE a 0 16", "LRANGE b 0 16", "LRANGE c 0 16"], [[b"1"], [b"2"] * 17, [b"3"]]),
+        (["LRANGE a 0 8", "LRANGE b 0 8", "LRANGE c 0 8"], [[b"1"], [b"2"] * 9, [b"3"]]),
         (["MEMORY USAGE b"], [5000]),
         (["LRANGE b 0 1073741824"], [[b"2"] * 40]),
     ) == [([b"a", b"b", b"c"], ["list"] * 3, [[b"1"], [b"2"] * 40, [b"3"]])]
@@ -261,7 +261,7 @@ def test_what_was_more_is_measured_then_read_whole_in_its_place() -> None:
 def test_what_is_over_the_limit_is_parts_and_not_read() -> None:
     ((keys, types, values),) = talk(
         fetch(kind="hash").batches([b"a", b"b"]),
-        (["HSCAN a 0 COUNT 16", "HSCAN b 0 COUNT 16"], [[b"77", [b"f", b"1"] * 16], [b"0", [b"f", b"2"]]]),
+        (["HSCAN a 0 COUNT 8", "HSCAN b 0 COUNT 8"], [[b"77", [b"f", b"1"] * 8], [b"0", [b"f", b"2"]]]),
         (["MEMORY USAGE a"], [2 * MEMORY]),
     )
     assert (keys, types, values[1]) == ([b"a", b"b"], ["hash", "hash"], {b"f": b"2"})
@@ -272,11 +272,11 @@ def test_what_is_over_the_limit_is_parts_and_not_read() -> None:
 def test_a_middling_hash_is_read_in_chunks_and_put_together() -> None:
     (batch,) = talk(
         fetch(kind="hash").batches([b"a"]),
-        (["HSCAN a 0 COUNT 16"], [[b"77", [b"f", b"1"] * 16]]),
+        (["HSCAN a 0 COUNT 8"], [[b"77", [b"f", b"1"] * 8]]),
         (["MEMORY USAGE a"], [200_000]),
-        (["HSCAN a 0 COUNT 16"], [[b"5", [b"f", b"1"]]]),
-        (["HSCAN a 5 COUNT 64"], [[b"9", [b"g", b"2", b"f", b"3"]]]),
-        (["HSCAN a 9 COUNT 256"], [[b"0", []]]),
+        (["HSCAN a 0 COUNT 8"], [[b"5", [b"f", b"1"]]]),
+        (["HSCAN a 5 COUNT 32"], [[b"9", [b"g", b"2", b"f", b"3"]]]),
+        (["HSCAN a 9 COUNT 128"], [[b"0", []]]),
     )
     assert batch == ([b"a"], ["hash"], [{b"f": b"3", b"g": b"2"}])
 
@@ -285,7 +285,7 @@ def test_a_value_that_went_or_changed_between_measure_and_read_is_looked_at_agai
     reader = fetch(kind="list")
     assert talk(
         reader.batches([b"a", b"b", b"c"]),
-        ([f"LRANGE {key} 0 16" for key in "abc"], [[b"1"] * 17] * 3),
+        ([f"LRANGE {key} 0 8" for key in "abc"], [[b"1"] * 9] * 3),
         ([f"MEMORY USAGE {key}" for key in "abc"], [None, 5000, 5000]),
         (["TYPE a"], [b"none"]),
         (["LRANGE b 0 1073741824"], [[]]),
@@ -302,7 +302,7 @@ def test_heavy_rows_are_handed_out_in_pieces_that_keep_the_order() -> None:
     first = [[b"x"] * (17 if n in sizes else 1) for n in range(8)]
     batches = talk(
         fetch(kind="list").batches(keys),
-        ([f"LRANGE {n} 0 16" for n in range(8)], first),
+        ([f"LRANGE {n} 0 8" for n in range(8)], first),
         ([f"MEMORY USAGE {n}" for n in sizes], list(sizes.values())),
         *[([f"LRANGE {n} 0 1073741824"], [[b"%d" % n] * 20]) for n in sizes],
     )
@@ -316,7 +316,7 @@ def test_few_elements_that_are_long_are_over_the_limit_too(kind: str) -> None:
     reply: Any = {"list": [long] * 2, "set": [b"0", [long, b"y" * 40_000]], "hash": [b"0", [b"f", long * 2]]}[
         kind
     ]
-    name = {"list": "LRANGE a 0 16", "set": "SSCAN a 0 COUNT 16", "hash": "HSCAN a 0 COUNT 16"}[kind]
+    name = {"list": "LRANGE a 0 8", "set": "SSCAN a 0 COUNT 8", "hash": "HSCAN a 0 COUNT 8"}[kind]
     ((_, _, (value,)),) = talk(
         fetch(Options(parts_over=70_000), kind=kind).batches([b"a"]), ([name], [reply])
     )
@@ -350,7 +350,7 @@ def test_after_a_surprise_strings_of_that_shape_are_asked_for_with_a_bound() -> 
 def test_elements_too_big_for_any_reply_are_measured_where_they_surprise() -> None:
     ((_, _, values),) = talk(
         fetch(kind="hash").batches([b"a", b"b"]),
-        (["HSCAN a 0 COUNT 16", "HSCAN b 0 COUNT 16"], ReplyTooBig),
+        (["HSCAN a 0 COUNT 8", "HSCAN b 0 COUNT 8"], ReplyTooBig),
         (["HSCAN a 0 COUNT 2"], [[b"0", [b"f", b"1"]]]),
         (["HSCAN b 0 COUNT 2"], ReplyTooBig),
         (["MEMORY USAGE b"], [30 * MEMORY]),
@@ -364,15 +364,15 @@ def test_a_surprise_in_a_mixed_round_loses_neither_types_nor_metadata() -> None:
     talk(
         reader.batches([b"l:1", b"l:2"]),
         (["PTTL l:1", "PTTL l:2", "TYPE l:1", "TYPE l:2"], [-1, -1, b"list", b"list"]),
-        (["LRANGE l:1 0 16", "LRANGE l:2 0 16"], [[b"1"], [b"2"]]),
+        (["LRANGE l:1 0 8", "LRANGE l:2 0 8"], [[b"1"], [b"2"]]),
     )
     steps = reader.batches([b"l:3", b"new"])
     batches = talk(
         steps,
-        (["PTTL l:3", "PTTL new", "TYPE new", "LRANGE l:3 0 16"], ReplyTooBig),
+        (["PTTL l:3", "PTTL new", "TYPE new", "LRANGE l:3 0 8"], ReplyTooBig),
         (["LRANGE l:3 0 2"], [[b"3"]]),
         (["PTTL l:3", "PTTL new", "TYPE new"], [50, -1, b"set"]),
-        (["SSCAN new 0 COUNT 16"], [[b"0", [b"m"]]]),
+        (["SSCAN new 0 COUNT 8"], [[b"0", [b"m"]]]),
     )
     assert batches == [([b"l:3", b"new"], ["list", "set"], [[b"3"], {b"m"}])]
 
@@ -390,7 +390,7 @@ def test_a_surprise_where_an_empty_string_was_expected_has_it_measured() -> None
 def test_a_surprise_in_a_heavy_read_makes_parts_of_it() -> None:
     ((_, _, values),) = talk(
         fetch(kind="list").batches([b"a", b"b"]),
-        (["LRANGE a 0 16", "LRANGE b 0 16"], [[b"1"] * 17, [b"2"] * 17]),
+        (["LRANGE a 0 8", "LRANGE b 0 8"], [[b"1"] * 9, [b"2"] * 9]),
         (["MEMORY USAGE a", "MEMORY USAGE b"], [5000, 5000]),
         (["LRANGE a 0 1073741824"], ReplyTooBig),
         (["LRANGE b 0 1073741824"], [[b"2"] * 20]),
@@ -402,9 +402,9 @@ def test_a_surprise_in_a_heavy_read_makes_parts_of_it() -> None:
 def test_a_surprise_in_a_chunk_makes_parts_of_it() -> None:
     ((_, _, (value,)),) = talk(
         fetch(kind="hash").batches([b"a"]),
-        (["HSCAN a 0 COUNT 16"], [[b"77", [b"f", b"1"] * 16]]),
+        (["HSCAN a 0 COUNT 8"], [[b"77", [b"f", b"1"] * 8]]),
         (["MEMORY USAGE a"], [200_000]),
-        (["HSCAN a 0 COUNT 16"], ReplyTooBig),
+        (["HSCAN a 0 COUNT 8"], ReplyTooBig),
     )
     assert isinstance(value, Parts)
 
@@ -434,7 +434,7 @@ def test_metadata_that_is_refused_is_an_error_and_that_of_a_vanished_key_is_not(
     reader = fetch(kind="hash", metadata=(name,))
     assert talk(
         reader.batches([b"a"]),
-        ([f"{words} a", "HSCAN a 0 COUNT 16"], [ReplyError("ERR no such key"), [b"0", []]]),
+        ([f"{words} a", "HSCAN a 0 COUNT 8"], [ReplyError("ERR no such key"), [b"0", []]]),
     ) in ([], [([], [], [])])
     assert reader.vanished == 1
     steps = reader.batches([b"a"])

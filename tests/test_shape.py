@@ -116,7 +116,7 @@ def test_pages_of_different_types_are_no_whole_database_of_one() -> None:
 def test_a_limit_is_twice_the_most_that_was_seen_and_bounded() -> None:
     size = Size()
     assert size.limit == FIRST_LIMIT
-    size.measured(HASH, 5, 1)
+    size.measured(HASH, FIRST_LIMIT // 2, 1)
     assert size.limit == FIRST_LIMIT
     size.measured(HASH, 100, 1)
     assert size.limit == 200

@@ -18,6 +18,7 @@ from ._shape import Shape, Shapes
 from ._text import decoded, text_of
 from .datatypes import STRING, Datatype, Odd, OddRows
 
+_CAUTION = 8  # a server that evicts when it is full is asked for so many times less at once
 _MOST_TRIES = 20
 _REPLY_OVERHEAD = 8
 
@@ -57,8 +58,12 @@ class Fetch:
         """Reads one page of keys; the batches hold them in their order."""
         start = 0
         while start < len(keys):
-            stop = start + self._shapes.fitting(self._options.burst)
-            yield from self._group(keys if not start and stop >= len(keys) else keys[start:stop])
+            stop = start + self._shapes.fitting(self._options.burst // (1 if self._roomy() else _CAUTION))
+            if (
+                len(keys) - stop <= (stop - start) // 2
+            ):  # a page a little over its size is not worth two bursts
+                stop = len(keys)
+            yield from self._group(keys[start:stop] if start or stop < len(keys) else keys)
             start = stop
 
     def names(self, keys: list[bytes], *, check_types: bool) -> Batches:

@@ -9,7 +9,7 @@ from typing import Any
 from ._blocking import iterate
 from ._connection import server_error
 from ._endpoint import Endpoint
-from ._errors import ServerFailure
+from ._errors import Error, ServerFailure, StreamClosed
 from ._options import Options, Selection
 from ._record import Parts, PartsSource
 from ._request import Answer, Burst, ReplyError, ReplyTooBig, command
@@ -109,6 +109,7 @@ class _Chunks:
         self._watching = False
         self._replaced = False  # another value took the place of this one
         self._state = "new"
+        self._error: BaseException | None = None
 
     def __aiter__(self) -> AsyncIterator[list[Any]]:
         return self
@@ -116,8 +117,10 @@ class _Chunks:
     async def __anext__(self) -> list[Any]:
         try:
             return await self._next()
-        except BaseException:
-            self.abort()
+        except BaseException as error:
+            if self._state != "over":
+                self._state, self._error = "failed", error
+                self._session.abort()
             raise
 
     def abort(self) -> None:
@@ -128,6 +131,10 @@ class _Chunks:
     async def _next(self) -> list[Any]:
         if self._state == "over":
             raise StopAsyncIteration
+        if self._state == "failed":  # never an end that looks like one
+            if isinstance(self._error, Error):
+                raise self._error
+            raise StreamClosed("the loop over this value was broken off", key=self._parts.key)
         if self._state == "new":
             self._state = "open"
             await self._begin()
@@ -172,18 +179,26 @@ class _Chunks:
 
     async def _end(self) -> None:
         """Says in `torn` whether what was delivered may not fit together."""
-        torn: bool | None = self._replaced
-        if self._kind.watched and not self._replaced:
-            torn = None  # unknown, where WATCH is not allowed
-            if self._watching:
-                look = command(b"MULTI") + command(b"EXISTS", self._parts.key) + command(b"EXEC")
-                torn = (await self._ask(look)).replies[-1] is None
+        torn = True if self._replaced else await self._touched()
         self._parts.torn = torn
         self._values.torn += bool(torn)
         self.abort()
 
+    async def _touched(self) -> bool | None:
+        """Whether the value changed meanwhile, or is gone; None where that is not known."""
+        exists = command(b"EXISTS", self._parts.key)
+        if self._watching:
+            found = (await self._ask(command(b"MULTI") + exists + command(b"EXEC"))).replies[-1]
+            return True if found is None else _is_gone(found[0]) if found.__class__ is list else None
+        gone = _is_gone((await self._ask(exists)).replies[0])
+        return gone if gone or not self._kind.watched else None
+
     def __del__(self) -> None:
         self._session.drop()
+
+
+def _is_gone(existing: Any) -> bool:
+    return existing == 0 and not isinstance(existing, ReplyError)
 
 
 def _is_another(reply: ReplyError) -> bool:

@@ -87,8 +87,8 @@ class Parts:
     be read, read in part, or left alone, and the stream it came from goes on undisturbed.
 
     `key`: always bytes; `type`: as in the record; `size`: bytes it takes in the server, about. `torn`:
-    None until a loop has come to its end; then whether a string or list was changed while it was read,
-    or a value of another type took its place, so that the parts may not fit together (hashes, sets and
+    None until a loop has come to its end; then whether the value was gone by then, or a string, list or
+    document was changed while it was read, so that the parts may not fit together (hashes, sets and
     zsets: every element that was there all along was delivered, perhaps twice; streams: exactly once).
 
     >>> async def total(parts):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from ._options import KiB
 from .datatypes import SMALL, STRING, Datatype
 
-FIRST_LIMIT = 16
+FIRST_LIMIT = 8
 MOST_ELEMENTS = 1000
 """Elements of a collection asked for at once: about a third of a millisecond of server time."""
 
@@ -27,7 +27,7 @@ _MIXED_SHARE = 0.03  # wrong guesses in a page from which on shapes are worth th
 _PAGE_BYTES = 40 * KiB
 _LEAST_PAGE = 32  # keys: below that the cost of a burst weighs more
 _LONGEST_BURST = 0.001  # seconds of server time
-_SECONDS_PER_KEY, _SECONDS_PER_ELEMENT = 0.000_002, 0.000_000_3
+_SECONDS_PER_KEY, _SECONDS_PER_ELEMENT = 0.000_001, 0.000_000_25
 _PROVEN = 32  # values to have seen before trusting them to be small
 _DIGITS = b"0123456789"
 _FIRST_WORD = re.compile(rb"[^:/|.\-_]*[:/|.\-_]?")

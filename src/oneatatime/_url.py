@@ -90,7 +90,8 @@ def _wrong_scheme(scheme: str) -> InvalidInput:
         return InvalidInput("clusters and Sentinel are not read yet, one server is: write redis://host:6379")
     near = difflib.get_close_matches(scheme, _SCHEMES, n=1)
     hint = f": did you mean {near[0]}://?" if near else ""
-    return InvalidInput(f"a URL begins with one of {', '.join(f'{each}://' for each in _SCHEMES)}{hint}")
+    got = f", not {scheme}://" if re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else ""
+    return InvalidInput(f"a URL begins with one of {', '.join(f'{each}://' for each in _SCHEMES)}{got}{hint}")
 
 
 def _path(location: str, path: str, options: Collection[str]) -> dict[str, str]:

@@ -156,18 +156,26 @@ class Wire(asyncio.BufferedProtocol):
         gets, waiting = self._reader.gets, self._waiting
         if waiting:
             waiting[0].size += size
-        answered = 0
+        answered = missing = 0  # the loop below runs once a reply: nothing in it that need not be
+        exchange: _Exchange | None = None
         while (reply := gets()) is not _INCOMPLETE:
+            if not missing:
+                exchange = waiting[answered] if answered < len(waiting) else None
+                if exchange is not None:
+                    append, missing = exchange.replies.append, exchange.missing
             if reply.__class__ is PushNotification:
                 log.debug("%s pushed %r", self.node, reply)
                 continue
-            if answered == len(waiting):
+            if exchange is None:
                 self.fail(self._unasked(reply))
                 return
-            exchange = waiting[answered]
-            exchange.replies.append(reply)
-            exchange.missing -= 1
-            answered += not exchange.missing
+            append(reply)
+            missing -= 1
+            if not missing:
+                exchange.missing = 0
+                answered += 1
+        if missing and exchange is not None:
+            exchange.missing = missing
         # not before all that came has made sense: a length that lies shows in what follows it
         for _ in range(answered):
             self._answer(waiting.popleft())

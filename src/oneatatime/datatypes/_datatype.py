@@ -9,7 +9,7 @@ command (`ask_whole`, `take`), or in parts (`parts`) by as many as it needs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
@@ -96,6 +96,12 @@ class Datatype(ABC):
     def measure(self, keys: Sequence[bytes]) -> Burst:
         """Asks for the bytes that values take in the server: samples, and touches nothing."""
         return for_each((b"MEMORY", b"USAGE"), keys)
+
+
+def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """What a flat list of pairs holds. Raises ValueError for one that ends in the middle of a pair."""
+    following = iter(flat)
+    return zip(following, following, strict=True)
 
 
 def odd_reply(reply: Reply) -> Odd | ReplyError:

@@ -8,7 +8,7 @@ from typing import Any
 from .._request import Reply, ReplyError, ReplyTooBig, command
 from ._datatype import Odd, Steps, odd_reply
 
-FIRST_COUNT = 16
+FIRST_COUNT = 8
 MOST_COUNT = 1000
 """Elements asked for at a time: about 0.3 ms of server time, whatever a chunk would have room for."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
-from ._datatype import WHOLE, Datatype, OddRows, Steps, Text
+from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, pairs
 from ._scanned import odd_scan, scanned
 
 
@@ -24,6 +24,8 @@ class Hash(Datatype):
         append = values.append
         for reply in replies:
             if reply.__class__ is list and len(reply) == 2 and reply[0] == b"0" and (flat := reply[1]):
+                if len(flat) & 1:  # asked here, because zip(strict=True) costs a tenth of the whole read
+                    raise ValueError(f"{len(flat)} elements are no pairs")
                 following = iter(flat)
                 append(dict(zip(following, following)))
             else:
@@ -51,5 +53,4 @@ class Hash(Datatype):
 
 
 def _pairs(flat: list[bytes]) -> list[Any]:
-    following = iter(flat)
-    return list(zip(following, following))
+    return list(pairs(flat))

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._record import RepeatedFields
 from .._request import Burst, Reply, ReplyError, ReplyTooBig, command, for_each
-from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply
+from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply, pairs
 from ._scanned import FIRST_COUNT, next_count
 
 
@@ -93,12 +93,8 @@ def _entries(reply: list[Any]) -> list[Any]:
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
-    following = iter(flat)
-    fields = dict(zip(following, following))
-    if 2 * len(fields) == len(flat):
-        return fields
-    following = iter(flat)
-    return RepeatedFields(list(zip(following, following)))
+    fields = dict(pairs(flat))
+    return fields if 2 * len(fields) == len(flat) else RepeatedFields(list(pairs(flat)))
 
 
 def _decoded_fields(fields: dict[bytes, bytes], text: Text) -> dict[Any, Any]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
-from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply
+from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply, pairs
 from ._scanned import scanned
 
 
@@ -28,7 +28,7 @@ class SortedSet(Datatype):
                 append(None)
                 continue
             # RESP3 sends pairs with the score as a number, RESP2 one flat list of strings
-            value = list(map(tuple, reply)) if reply[0].__class__ is list else _pairs(reply)
+            value = _scored(reply if reply[0].__class__ is list else pairs(reply))
             if len(value) > limit:
                 odd[len(values)] = Odd.MORE
             append(value)
@@ -38,7 +38,7 @@ class SortedSet(Datatype):
         return self.ask(keys, WHOLE)
 
     def parts(self, key: bytes, chunk: int) -> Steps:
-        return scanned(b"ZSCAN", key, chunk, _pairs)
+        return scanned(b"ZSCAN", key, chunk, _flat)
 
     def assembled(self, parts: list[Any]) -> Any:
         return sorted(dict(parts).items(), key=lambda pair: (pair[1], pair[0]))
@@ -53,6 +53,9 @@ class SortedSet(Datatype):
         return self.decoded(parts, text)  # type: ignore[no-any-return]
 
 
-def _pairs(flat: list[bytes]) -> list[Any]:
-    following = iter(flat)
-    return [(member, float(score)) for member, score in zip(following, following)]
+def _scored(scored: Iterable[Any]) -> list[Any]:
+    return [(member, float(score)) for member, score in scored]
+
+
+def _flat(flat: list[Any]) -> list[Any]:
+    return _scored(pairs(flat))
