@@ -25,7 +25,7 @@ from ._request import Answer, Burst, Dropped, ReplyError, ReplyTooBig
 
 log = logging.getLogger("oneatatime")
 
-_READ_SIZE = 256 * KiB
+_READ_SIZE = 64 * KiB
 _FEED_SIZE = 16 * KiB  # hiredis moves the rest of what it was fed to the front after each kilobyte parsed
 _OVERSLEPT = 1.0  # seconds by which a timer of a loop that is not blocked will not be late
 _INCOMPLETE = object()
