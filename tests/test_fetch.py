@@ -51,6 +51,7 @@ def fetch(
         node="here",
         parts=stand_in,
         roomy=arguments.pop("roomy", lambda: True),
+        burst=arguments.pop("burst", lambda: (options or Options()).burst),
         **arguments,
     )
 

@@ -18,7 +18,6 @@ from ._shape import Shape, Shapes
 from ._text import decoded, text_of
 from .datatypes import STRING, Datatype, Odd, OddRows
 
-_CAUTION = 8  # a server that evicts when it is full is asked for so many times less at once
 _MOST_TRIES = 20
 _REPLY_OVERHEAD = 8
 
@@ -29,8 +28,9 @@ class Fetch:
     """Reads the values of pages of keys, and remembers what it met.
 
     `parts` makes the value that stands for one too big to hold. `roomy` tells whether the server has
-    memory for a reply that nobody foresaw. `keep_missing`: a key that is not there stays in its place
-    with the value None; otherwise it is left out and counted in `vanished`.
+    memory for a reply that nobody foresaw, `burst` how many bytes to ask for at a time. `keep_missing`: a
+    key that is not there stays in its place with the value None; otherwise it is left out and counted in
+    `vanished`.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Fetch:
         node: str,
         parts: Callable[[bytes, Datatype, int], Parts],
         roomy: Callable[[], bool],
+        burst: Callable[[], int],
         keep_missing: bool = False,
     ) -> None:
         self.vanished = 0
@@ -51,6 +52,7 @@ class Fetch:
         self._node = node
         self._parts = parts
         self._roomy = roomy
+        self._burst = burst
         self._keep_missing = keep_missing
         self._text = text_of(selection)
 
@@ -58,7 +60,7 @@ class Fetch:
         """Reads one page of keys; the batches hold them in their order."""
         start = 0
         while start < len(keys):
-            stop = start + self._shapes.fitting(self._options.burst // (1 if self._roomy() else _CAUTION))
+            stop = start + self._shapes.fitting(self._burst())
             if (
                 len(keys) - stop <= (stop - start) // 2
             ):  # a page a little over its size is not worth two bursts
@@ -166,7 +168,7 @@ class Fetch:
             if size > self._options.parts_over:
                 self._stand_in(page, row)
                 continue
-            if pending and weight + size > self._options.burst:
+            if pending and weight + size > self._burst():
                 yield from self._read_heavy(page, pending)
                 yield self._batch(page, start, row)
                 start, weight, pending = row, 0, []

@@ -44,7 +44,7 @@ class Statistics:
 class Flow:
     """Batches on their way from several workers to whoever takes them.
 
-    A worker that has put more than `ahead` bytes waits, and asks the server for nothing meanwhile. An
+    A worker that puts a batch while more than `ahead` bytes wait goes on only when there is room again. An
     error is a value here: it comes out after the batches that were put before it.
     """
 
@@ -52,7 +52,7 @@ class Flow:
         self.traffic = Traffic()
         self.began: float | None = None
         self.ended: float | None = None
-        self._batches: deque[Batch] = deque()
+        self._batches: deque[tuple[Batch, int]] = deque()
         self._ahead = 0
         self._most_ahead = ahead
         self._taker: asyncio.Future[None] | None = None
@@ -66,14 +66,19 @@ class Flow:
         """All that was put has been taken, and the end was a good one."""
         return self._finished and self._error is None and not self._batches
 
+    @property
+    def full(self) -> bool:
+        """Workers wait: it is the loop that takes its time."""
+        return self._ahead > self._most_ahead
+
     # The workers' side
 
     async def put(self, batch: Batch) -> None:
         """Hands a batch over; returns when there is room for the next."""
         if not len(batch):
             return
-        self._batches.append(batch)
-        self._ahead += batch.size
+        self._batches.append((batch, batch.weight))
+        self._ahead += self._batches[-1][1]
         self._tell()
         while self._ahead > self._most_ahead:
             room = asyncio.get_running_loop().create_future()
@@ -112,8 +117,8 @@ class Flow:
                 return None
             self._taker = asyncio.get_running_loop().create_future()
             await self._taker
-        batch = self._batches.popleft()
-        self._ahead -= batch.size
+        batch, weight = self._batches.popleft()
+        self._ahead -= weight
         while self._putters and self._ahead <= self._most_ahead:
             _wake(self._putters.popleft())
         return batch

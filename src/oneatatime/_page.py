@@ -86,11 +86,19 @@ class Page:
     def ask_type(self, shape: Shape, rows: Rows) -> None:
         self._untyped[shape] += rows
 
-    def plan(self, kind: Datatype, shape: Shape, rows: Rows) -> None:
-        """Rows whose type is known are read at once, or measured first where a read would have no bound."""
+    def plan(self, kind: Datatype, shape: Shape, rows: Rows, *, proven: bool = False) -> None:
+        """Rows whose type is known are read at once, or measured first where a read would have no bound.
+
+        A type that was only guessed is proven by the read. MEMORY USAGE would answer for any type, so a
+        guess that leads to it is asked for by TYPE before.
+        """
         size = shape.size(kind)
-        waiting = self._unmeasured if size.big or not (kind.bounded or size.proven) else self._unread
-        waiting[kind, shape] += rows
+        if not size.big and (kind.bounded or size.proven):
+            self._unread[kind, shape] += rows
+        elif proven or kind is STRING:  # STRLEN fails on another type
+            self._unmeasured[kind, shape] += rows
+        else:
+            self._untyped[shape] += rows
 
     def take(self, kind: Datatype, shape: Shape, rows: Rows, values: list[Any], odd: OddRows) -> None:
         """Takes over what a read of some rows gave: values, and reasons to look again."""
@@ -177,7 +185,6 @@ class Page:
 
     def _look_again(self, row: int, kind: Datatype, shape: Shape, reason: Odd | ReplyError) -> None:
         if reason is Odd.MORE:
-            shape.size(kind).more += 1
             self._unmeasured[kind, shape].append(row)
         elif reason is Odd.EMPTY:
             self._unsure[kind, shape].append(row)
@@ -228,7 +235,7 @@ class Page:
         for name, rows in found.items():
             kind = datatype(name)
             if self._wanted(kind):
-                self.plan(kind, shape, rows)
+                self.plan(kind, shape, rows, proven=True)
             else:
                 shape.saw(kind, len(rows))
 

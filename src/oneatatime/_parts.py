@@ -30,11 +30,11 @@ class BigValues:
         self._options = options
         self._selection = selection
         self._traffic = traffic
-        self._source = PartsSource(self.chunks, self.blocking_chunks, self.load)
 
     def parts(self, key: bytes, kind: Datatype, size: int) -> Parts:
         """The value that stands for a big one."""
-        return Parts(key, kind.name, size, self._source)
+        source = PartsSource(self.chunks, self.blocking_chunks, self.load)
+        return Parts(key, kind.name, size, source)
 
     def chunks(self, parts: Parts) -> AsyncIterator[list[Any]]:
         return _Decoded(self._raw(parts), parts, self._selection)
@@ -59,8 +59,10 @@ class BigValues:
             gathered = [part async for chunk in self._raw(parts) for part in chunk]
             if not gathered:
                 break  # empty or gone, which one command tells
-            if not parts.torn:
+            if parts.torn is False:
                 return kind.assembled(gathered)
+            if parts.torn is None:
+                break  # not known whether it fits together: then in one piece
         return await self._read_whole(parts, kind)
 
     def _raw(self, parts: Parts) -> _Chunks:
@@ -119,9 +121,13 @@ class _Chunks:
             return await self._next()
         except BaseException as error:
             if self._state != "over":
-                self._state, self._error = "failed", error
-                self._session.abort()
+                self.fail(error)
             raise
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the loop here, by an error that it gives again when it is asked again."""
+        self._state, self._error = "failed", error
+        self._session.abort()
 
     def abort(self) -> None:
         """Ends the loop here."""
@@ -189,16 +195,19 @@ class _Chunks:
         exists = command(b"EXISTS", self._parts.key)
         if self._watching:
             found = (await self._ask(command(b"MULTI") + exists + command(b"EXEC"))).replies[-1]
-            return True if found is None else _is_gone(found[0]) if found.__class__ is list else None
-        gone = _is_gone((await self._ask(exists)).replies[0])
-        return gone if gone or not self._kind.watched else None
+            if found is None:
+                return True
+            found = found[0] if found.__class__ is list else found
+        else:
+            found = (await self._ask(exists)).replies[0]
+        if isinstance(found, ReplyError):
+            return None
+        if found == 0:
+            return True
+        return None if self._kind.watched and not self._watching else False
 
     def __del__(self) -> None:
         self._session.drop()
-
-
-def _is_gone(existing: Any) -> bool:
-    return existing == 0 and not isinstance(existing, ReplyError)
 
 
 def _is_another(reply: ReplyError) -> bool:
@@ -242,5 +251,6 @@ class _Decoded:
                 return [text for text in [decoder.decode(piece, last) for piece in chunk] if text]
             return chunk if self._text is None else self._kind.decoded_parts(chunk, self._text)
         except UnicodeError as error:
-            self._chunks.abort()
-            raise undecodable(f"{self._kind.name} value", self._selection, error, self._key) from error
+            failure = undecodable(f"{self._kind.name} value", self._selection, error, self._key)
+            self._chunks.fail(failure)
+            raise failure from error

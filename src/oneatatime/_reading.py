@@ -205,8 +205,8 @@ class Reading:
         self._account()
         self._batch = batch
         self._keys = iter(batch.keys)
-        self._view = weakref.ref(view)
         view.items = view.shape(self._keys, batch)
+        self._view = weakref.ref(view)
 
     def _account(self) -> None:
         """Counts what has been delivered of the batch that gives way to another."""

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from ._errors import Error
 
+_OBJECTS = 100  # bytes that Python adds to a key and its value, at least
+
 
 class Record(NamedTuple):
     """One key with what was read of it.
@@ -46,6 +48,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def weight(self) -> int:
+        """About the bytes it takes here: the replies, the keys, and what Python needs for each."""
+        return self.size + sum(map(len, self.keys)) + _OBJECTS * len(self.keys)
 
 
 class Opaque(NamedTuple):

@@ -11,7 +11,7 @@ from ._options import Selection
 from ._partition import POSITIONS, Partition, position
 from ._request import Burst, ReplyError, command
 
-_OVERRUN = 100  # keys that even a call with COUNT 1 may run over the end of its range, and more
+_OVERRUN = 100  # keys by which a reply may pass its COUNT, and more
 _CURSOR = re.compile(rb"[0-9]{1,20}")
 
 
@@ -47,7 +47,7 @@ class Scan:
         node: str,
     ) -> None:
         self.partition = partition
-        self.count = count
+        self.count = self._most = count
         self.finished = False
         self._selection = selection
         self._node = node
@@ -87,7 +87,7 @@ class Scan:
         other = Scan(
             Partition(middle, self.partition.end),
             self._selection,
-            self.count,
+            self._most,
             before=border,
             after=self._after,
             node=self._node,
@@ -120,7 +120,7 @@ class Scan:
         return self._unclaimed(keys)
 
     def _unclaimed(self, keys: list[bytes]) -> list[bytes]:
-        at_start = self.partition.start > 0 and (self._pages <= 2 or self._seen <= _OVERRUN)
+        at_start = self.partition.start > 0 and (self._pages <= 2 or self._seen <= self._most + _OVERRUN)
         at_end = self.finished and self.partition.end < POSITIONS
         if at_start:
             keys = self._before.claim(keys)

@@ -28,6 +28,8 @@ _PAGE_BYTES = 40 * KiB
 _LEAST_PAGE = 32  # keys: below that the cost of a burst weighs more
 _LONGEST_BURST = 0.001  # seconds of server time
 _SECONDS_PER_KEY, _SECONDS_PER_ELEMENT = 0.000_001, 0.000_000_25
+SECONDS_PER_BUCKET = 0.000_000_2
+"""Of SCAN, for each key that COUNT asks for."""
 _PROVEN = 32  # values to have seen before trusting them to be small
 _DIGITS = b"0123456789"
 _FIRST_WORD = re.compile(rb"[^:/|.\-_]*[:/|.\-_]?")

@@ -20,5 +20,5 @@ class Width:
 
         `fitting` is how many such pages fit what may be read ahead.
         """
-        needed = int((way + work) / work) + 1
+        needed = int((way + work) / max(work, 1e-6)) + 1
         self.target = max(self._least, min(self._most, fitting, needed))

@@ -154,8 +154,6 @@ class Wire(asyncio.BufferedProtocol):
 
     def _take_replies(self, size: int) -> None:
         gets, waiting = self._reader.gets, self._waiting
-        if waiting:
-            waiting[0].size += size
         answered = missing = 0  # the loop below runs once a reply: nothing in it that need not be
         exchange: _Exchange | None = None
         while (reply := gets()) is not _INCOMPLETE:
@@ -176,6 +174,10 @@ class Wire(asyncio.BufferedProtocol):
                 answered += 1
         if missing and exchange is not None:
             exchange.missing = missing
+        if answered < len(waiting):
+            waiting[answered].size += size  # what came belongs to the last reply in it, nearly all of it
+        elif answered:
+            waiting[answered - 1].size += size
         # not before all that came has made sense: a length that lies shows in what follows it
         for _ in range(answered):
             self._answer(waiting.popleft())

@@ -25,7 +25,7 @@ from ._record import Batch
 from ._request import Burst, ReplyTooBig
 from ._scan import Border, Scan
 from ._session import Pending, Session, info
-from ._shape import Shapes
+from ._shape import SECONDS_PER_BUCKET, Shapes
 from ._source import KeySource
 from ._width import Width
 from .datatypes import datatype
@@ -36,6 +36,7 @@ log = logging.getLogger("oneatatime")
 
 _LEAST_TO_SPLIT = 4000  # keys that a range must have left to be worth another connection
 _MEMORY_CHECK = 1.0  # seconds between looks at a server that evicts when it is full
+_CAUTION = 8  # a server that evicts when it is full is asked for so many times less at once
 _HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked for that nobody bounds
 _LEAST_HEADROOM = 256 * MiB
 
@@ -80,6 +81,7 @@ class Work:
     server: Server = field(default_factory=Server)
     width: Width = field(init=False)
     scans: list[Scan] = field(default_factory=list)
+    way: float = float("inf")  # seconds to the server and back
     done: int = 0  # positions of the scans that have come to their end
     fetches: list[Fetch] = field(default_factory=list)
 
@@ -95,13 +97,16 @@ class Work:
         return Session(self.endpoint, self.options, self.flow.traffic)
 
     def fetch(self) -> Fetch:
+        # the functions hold none of self, or a dropped stream would wait for the collector
+        options, server, scans = self.options, self.server, self.scans
         fetch = Fetch(
             self.selection,
             self.options,
             self.shapes,
             node=self.endpoint.node,
             parts=self.values.parts,
-            roomy=lambda: self.server.roomy,
+            roomy=lambda: server.roomy,
+            burst=lambda: _burst(options, server, len(scans)),
             keep_missing=self.keep_missing,
         )
         self.fetches.append(fetch)
@@ -128,7 +133,7 @@ class Work:
                 )
                 for partition in plan(self.options.ranges)
             ]
-            self.scans.append(first)
+            self.scans += [first, *others]
             for scan in others:
                 spawn(self.read_partition(scan, spawn))
             await read_partition(self, first, session, spawn)
@@ -138,7 +143,6 @@ class Work:
     async def read_partition(self, scan: Scan, spawn: Spawn) -> None:
         """Reads one partition over a connection of its own."""
         session = self.session()
-        self.scans.append(scan)  # from now on, or it would be split off again before it is connected
         try:
             await session.open()
             await session.check(self.server.run_id)
@@ -146,19 +150,22 @@ class Work:
         finally:
             session.abort()
 
-    def measure(self, keys: int, way: float) -> None:
-        """After a page: how many of them should be under way."""
-        weight = int(keys * self.shapes.bytes_per_key) + 1
-        self.width.saw(keys * self.shapes.work_per_key, way, self.options.ahead // weight)
+    def measure(self, scanned: int, read: int, round_trip: float) -> None:
+        """After a page: how many such pages should be under way."""
+        self.way = min(self.way, round_trip)  # of all connections: a busy loop makes a short way look long
+        weight = int(read * self.shapes.bytes_per_key) if not self.names_only else 0
+        work = scanned * SECONDS_PER_BUCKET + read * self.shapes.work_per_key
+        self.width.saw(work, self.way, self.options.ahead // max(weight, 1))
 
     def widen(self, spawn: Spawn) -> None:
         """Splits a range where more of them are needed to keep the server busy."""
-        if self.options.ranges == 1:
+        if self.options.ranges == 1 or self.flow.full or len(self.scans) >= self.width.target:
             return
-        if len(self.scans) < self.width.target:
-            widest = max(self.scans, key=lambda scan: scan.left)
-            if widest.left / POSITIONS * (self.server.keys or 0) > _LEAST_TO_SPLIT:
-                spawn(self.read_partition(widest.split(), spawn))
+        widest = max(self.scans, key=lambda scan: scan.left)
+        if widest.left / POSITIONS * (self.server.keys or 0) > max(_LEAST_TO_SPLIT, 8 * self.options.count):
+            other = widest.split()
+            self.scans.append(other)
+            spawn(self.read_partition(other, spawn))
 
     async def read_keys(self, source: KeySource, spawn: Spawn) -> None:
         """Reads the keys that somebody gives, in their order."""
@@ -185,7 +192,7 @@ class Work:
     async def _look(self, session: Session, connection: Connection) -> None:
         mode = connection.hello.get("mode")
         if mode is None:
-            mode = (await _info(connection, "server")).get("redis_mode", "standalone")
+            mode = await _mode(connection)
         if mode == "cluster":
             text = (
                 "this is one node of a cluster and holds only a part of its keys; clusters are not read yet"
@@ -209,12 +216,18 @@ class Work:
             self.server.take_memory(await _info(connection, "memory"))
 
 
+def _burst(options: Options, server: Server, ranges: int) -> int:
+    """Bytes to ask for at a time: what may be read ahead is shared by all ranges."""
+    shared = min(options.burst, options.ahead // max(ranges, 1))
+    return shared if server.roomy else shared // _CAUTION
+
+
 async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn) -> None:
     """SCAN and fetch over one cursor range, page by page, to its end."""
     fetch = work.fetch()
     (asked,) = session.send(scan.request())
     while not scan.finished:
-        keys = await _page(session, scan, asked)
+        count, keys = scan.count, await _page(session, scan, asked)
         if not work.names_only:
             scan.aim(work.shapes.page(work.options.count), work.options.count)
         steps = _steps(work, fetch, keys, by_type=scan.by_type)
@@ -226,9 +239,8 @@ async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn)
         if not scan.finished:
             asked = sent[0]
         await drive(work, session, steps, first, sent[-1] if isinstance(first, Burst) else None)
-        if keys:
-            work.measure(len(keys), session.connection.round_trip)
-            work.widen(spawn)
+        work.measure(count, len(keys), session.connection.round_trip)
+        work.widen(spawn)
         await work.look_at_memory(session.connection)
     work.scans.remove(scan)
     work.done += scan.done
@@ -356,13 +368,26 @@ async def finish_pages(work: Work, session: Session, begun: Begun) -> None:
         if isinstance(page, Exception):
             raise page
         await drive(work, session, page.steps, page.first, page.sent)
-        work.measure(page.keys, session.connection.round_trip)
+        work.measure(0, page.keys, session.connection.round_trip)
         begun.finished_one()
         await work.look_at_memory(session.connection)
 
 
 def _not_fitting(error: Exception, node: str) -> ProtocolViolation:
     return ProtocolViolation(f"a reply does not fit the question: {error!r}", node=node)
+
+
+async def _mode(connection: Connection) -> str:
+    """What a server greeted in RESP2 is: INFO tells, or a HELLO without a number, which only asks."""
+    mode = (await _info(connection, "server")).get("redis_mode")
+    if mode is None:
+        try:
+            told = await connection.call(b"HELLO")
+        except (PermissionDenied, ServerFailure) as error:
+            text = "it cannot be told whether this is a node of a cluster: allow the user +info"
+            raise PermissionDenied(text, node=connection.node, command="INFO") from error
+        mode = dict(zip(told[::2], told[1::2])).get(b"mode", b"standalone").decode()
+    return mode
 
 
 async def _info(connection: Connection, section: str) -> dict[str, str]:
