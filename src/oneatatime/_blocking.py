@@ -26,6 +26,10 @@ T = TypeVar("T")
 _ROOM = 2  # items handed over and not taken; what lies behind them is bounded by whoever makes them
 
 
+Turns = threading.RLock
+"""Lets one thread at a time take from what several loop over."""
+
+
 def iterate(make: Callable[[], AsyncIterator[T]]) -> Blocking[T]:
     """A plain iterator over the async iterator that `make` makes, in the thread where it will run."""
     return Blocking(make)
@@ -54,7 +58,7 @@ class _Handover(Generic[T]):
             async for item in source:
                 with self.changed:
                     self.items.append(item)
-                    self.changed.notify()
+                    self.changed.notify_all()
                     self.room.clear()
                     full = len(self.items) >= _ROOM
                 if full:
@@ -74,7 +78,7 @@ class _Handover(Generic[T]):
             self.error, self.trace = self.error or error, error.__traceback__
         with self.changed:
             self.over = True
-            self.changed.notify()
+            self.changed.notify_all()
 
 
 class Blocking(Generic[T]):

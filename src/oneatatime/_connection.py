@@ -67,6 +67,7 @@ class Connection:
         self.node = endpoint.node
         self.hello: dict[str, Any] = {}
         self.touches = False
+        self._secret: str | None = None
         self._wire = wire
 
     @classmethod
@@ -139,6 +140,7 @@ class Connection:
         user, password = endpoint.username, endpoint.password
         if endpoint.credentials is not None:
             user, password = await endpoint.credentials()
+        self._secret = password
         settings = _settings(endpoint.db)
         if endpoint.protocol != 2:
             login = () if password is None else (b"AUTH", (user or "default").encode(), password.encode())
@@ -175,7 +177,7 @@ class Connection:
             if isinstance(error, ReplyTimeout):
                 raise
             text = (
-                f"no hello: {error.message} "
+                f"no hello: {_masked(error.message, self._secret)} "
                 "(does it want TLS, or refuse this address, or have no room for more clients?)"
             )
             raise Unreachable(text, node=self.node) from error
@@ -238,9 +240,7 @@ def server_error(
 
 
 def _login_error(reply: ReplyError, node: str, password: str | None) -> Error:
-    text = str(reply)
-    if password:  # some servers quote the words of a command they do not know
-        text = text.replace(password, "***")
+    text = _masked(str(reply), password)
     if text.startswith("DENIED"):
         return Unreachable(f"the server refuses this address: {text}", node=node)
     if text.startswith(("NOAUTH", "WRONGPASS", "ERR AUTH", "ERR invalid password", "ERR Client sent AUTH")):
@@ -251,6 +251,11 @@ def _login_error(reply: ReplyError, node: str, password: str | None) -> Error:
         )
         return AuthenticationFailed(f"{what}: {text}", node=node)
     return server_error(ReplyError(text), node=node)
+
+
+def _masked(text: str, password: str | None) -> str:
+    """Some servers quote the words of a command they do not know, and so a password."""
+    return text.replace(password, "***") if password else text
 
 
 def _settings(db: int) -> Burst:

@@ -215,12 +215,15 @@ class Fetch:
 
     def _read_in_chunks(self, page: Page, row: int, heavy: Heavy) -> Batches:
         steps = heavy.kind.parts(page.keys[row], self._options.chunk)
-        gathered = []
+        gathered, size = [], 0
         parts, burst = next(steps)
         try:
             while burst is not None:
                 answer = yield burst
                 page.count(answer)
+                size += answer.size
+                if size > _REPLY_OVERHEAD * self._options.parts_over:  # MEMORY USAGE only samples
+                    raise ReplyTooBig
                 parts, burst = steps.send(answer)
                 gathered += parts
         except ReplyError as error:

@@ -32,6 +32,7 @@ MODULE_TYPES = (
     "vectorset",
 )
 TYPE_ALIASES = {"json": "ReJSON-RL"}
+_NO_TYPES = {"sortedset": "zset", "hashtable": "hash"}
 _MODULE_TYPE_LENGTH = 9  # the module API fixes it, so any other length is a slip of the pen
 
 Keys = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
@@ -109,27 +110,34 @@ class Selection:
                 f"keys= must be an iterable or async iterable of keys, not {type(keys).__name__}"
             )
         return cls(
-            match=_as_bytes("match", match),
-            types=tuple(dict.fromkeys(_type_name(name) for name in _several(types))),
+            match=_pattern(match, _codec(encoding, errors) or "utf-8", errors),
+            types=tuple(dict.fromkeys(_type_name(name) for name in _several(types, "types"))),
             keys=keys,
-            metadata=tuple(dict.fromkeys(_metadata_name(name) for name in _several(metadata))),
+            metadata=tuple(dict.fromkeys(_metadata_name(name) for name in _several(metadata, "metadata"))),
             encoding=_codec(encoding, errors),
             errors=errors,
         )
 
 
-def _several(names: str | Iterable[str] | None) -> Iterable[str]:
+def _several(names: str | Iterable[str] | None, what: str) -> Iterable[str]:
     if names is None:
         return ()
-    return (names,) if isinstance(names, str) else names
+    if isinstance(names, str):
+        return (names,)
+    if not isinstance(names, Iterable):
+        raise InvalidInput(f"{what}={names!r} must be a name or several, not {type(names).__name__}")
+    return names
 
 
-def _as_bytes(name: str, value: Any) -> bytes | None:
-    if value is None or isinstance(value, bytes):
-        return value
-    if isinstance(value, str):
-        return value.encode()
-    raise InvalidInput(f"{name}={value!r} must be bytes or str, not {type(value).__name__}")
+def _pattern(match: Any, encoding: str, errors: str) -> bytes | None:
+    if match is None or isinstance(match, bytes):
+        return match
+    if not isinstance(match, str):
+        raise InvalidInput(f"match={match!r} must be bytes or str, not {type(match).__name__}")
+    try:
+        return match.encode(encoding, errors)
+    except UnicodeError as error:
+        raise InvalidInput(f"match={match!r} is not {encoding}: {error}") from error
 
 
 def _type_name(name: str) -> str:
@@ -139,10 +147,11 @@ def _type_name(name: str) -> str:
     known = {known.lower(): known for known in CORE_TYPES + MODULE_TYPES}
     if name.lower() in known:
         return known[name.lower()]
-    if len(name) == _MODULE_TYPE_LENGTH:  # a module we have not heard of
+    if len(name) == _MODULE_TYPE_LENGTH and name.lower() not in _NO_TYPES:  # a module we have not heard of
         return name
     near = difflib.get_close_matches(name.lower(), [*known, *TYPE_ALIASES], n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    meant = _NO_TYPES.get(name.lower()) or (near[0] if near else None)
+    hint = f"did you mean {meant!r}? " if meant else ""
     raise InvalidInput(
         f"there is no type {name!r}: {hint}the types are {', '.join(CORE_TYPES)}, json, "
         f"and a module's own 9-letter names such as {MODULE_TYPES[1]}"

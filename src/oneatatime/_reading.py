@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from ._blocking import Blocking, iterate
+from ._blocking import Blocking, Turns, iterate
 from ._errors import StreamClosed
 from ._flow import Statistics
 from ._record import Batch
@@ -148,6 +148,7 @@ class Reading:
         self._run = _Run(work, source)
         self._blocking: Blocking[Batch] | None = None
         self._lock: asyncio.Lock | None = None
+        self._turns = Turns()
         self._batch = Batch([], "", [])
         self._keys: Iterator[Any] = iter(())
         self._delivered = 0
@@ -178,15 +179,16 @@ class Reading:
 
     def refill_blocking(self, view: View[T]) -> T:
         """The same for a plain `for`."""
-        if self._blocking is None:
-            if self._run.begun:
-                raise StreamClosed("the stream was begun by `async for`, and goes on only in one")
-            self._blocking = iterate(lambda run=self._run: run)  # type: ignore[misc]
-        while True:
-            for item in view.items:
-                return item
-            if not self._hand_rest_to(view):
-                self._begin(next(self._blocking), view)
+        with self._turns:  # several threads may share a stream too
+            if self._blocking is None:
+                if self._run.begun:
+                    raise StreamClosed("the stream was begun by `async for`, and goes on only in one")
+                self._blocking = iterate(lambda run=self._run: run)  # type: ignore[misc]
+            while True:
+                for item in view.items:
+                    return item
+                if not self._hand_rest_to(view):
+                    self._begin(next(self._blocking), view)
 
     def _hand_rest_to(self, view: View[Any]) -> bool:
         """What another view has left of the batch goes to this one."""

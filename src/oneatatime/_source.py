@@ -31,6 +31,7 @@ class KeySource:
         self._encoding = selection.encoding or "utf-8"
         self._errors = selection.errors if selection.errors in _REVERSIBLE else "strict"
         self.taken = 0
+        self.slow = False  # a plain iterator that takes its time, and the event loop's with it
         self._keys = keys
         self._pulling: AsyncIterator[Any] | None = None
         self._iterator: Iterator[Any] | None = None
@@ -68,7 +69,10 @@ class KeySource:
                 raw = self._as_key(key)
                 page.append(raw)
                 weight += len(raw)
-                if len(page) >= most or weight >= most_bytes or time.perf_counter() > deadline:
+                if len(page) >= most or weight >= most_bytes:
+                    break
+                if time.perf_counter() > deadline:
+                    self.slow = True
                     break
         except Exception as error:
             if not page:

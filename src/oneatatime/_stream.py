@@ -145,6 +145,9 @@ class Stream(_View[Any]):
         """The keys alone. If this is how the stream begins, no value is read at all, then or later."""
         return _Keys(self._reading, _names)
 
+    def __getitem__(self, key: object) -> Any:
+        raise TypeError("a stream is no mapping: dict(iter(stream)) makes one of it")
+
     def statistics(self) -> Statistics:
         """A snapshot of what has been done so far."""
         return self._reading.statistics()
@@ -224,7 +227,7 @@ class OneAtATime(_View[Any]):
 
     `redis` is a URL or a client object, as for `stream`. `keys` may be any iterable or async iterable,
     finite or endless. Values come as soon as they are there: a slow source of keys is read key by key, a
-    fast one a page at a time. Keys are taken a few pages ahead of the loop.
+    fast one a page at a time. Keys are taken ahead of the loop: as many pages as keep the server busy.
 
     Each loop starts over the keys; keys that can be run through only once go on where they stopped.
 
@@ -279,7 +282,9 @@ class OneAtATime(_View[Any]):
 
 
 def _options(options: Options | None, count: int | None) -> Options:
-    options = options or Options()
+    options = Options() if options is None else options
+    if not isinstance(options, Options):
+        raise InvalidInput(f"options= is an oneatatime.Options, not {type(options).__name__}: {options!r}")
     return options if count is None else replace(options, count=count)
 
 

@@ -349,6 +349,9 @@ async def begin_pages(work: Work, source: KeySource, session: Session, begun: Be
     try:
         while True:
             await begun.room.acquire()
+            if source.slow:  # it would hold up the loop: first let go what has been asked for
+                await begun.pages.join()
+                await asyncio.sleep(0)
             keys = await source.take(work.shapes.page(work.options.count), work.options.burst)
             if not keys:
                 break
@@ -369,6 +372,7 @@ async def finish_pages(work: Work, session: Session, begun: Begun) -> None:
             raise page
         await drive(work, session, page.steps, page.first, page.sent)
         work.measure(0, page.keys, session.connection.round_trip)
+        begun.pages.task_done()
         begun.finished_one()
         await work.look_at_memory(session.connection)
 

@@ -52,7 +52,7 @@ class Source:
             where = replace(where, path=self.socket)
         elif self.host is not None or self.port is not None:
             where = replace(where, host=self.host or where.host, port=self.port or where.port)
-        if not quiet and (self.password is not None or (given is not None and where.password is not None)):
+        if not quiet and (self.password or (given is not None and where.password)):
             click.echo(
                 "Warning: a password on the command line can be seen by others on this machine; "
                 "REDISCLI_AUTH or --askpass are safer.",
@@ -86,7 +86,9 @@ class Source:
             return str(click.prompt("Password", hide_input=True, err=True))
         if self.password is not None:
             return self.password
-        return from_url or os.environ.get("REDISCLI_AUTH") or None
+        # a user without a password logs in with an empty one: never as somebody else
+        nobody = None if self.user is None and from_url is None else ""
+        return from_url or os.environ.get("REDISCLI_AUTH") or nobody
 
     def _encrypted(self, where: Endpoint) -> Endpoint:
         flags = (self.cacert, self.cert, self.key, self.sni)
