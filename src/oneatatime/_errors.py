@@ -21,6 +21,9 @@ All are picklable, because engines send them between processes, and none holds a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _LONGEST_KEY_SHOWN = 80
 
 
@@ -109,6 +112,21 @@ class Undecodable(Error, ValueError):
 
 class StreamClosed(Error):
     """The stream was closed before this was asked of it."""
+
+
+_MISFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What Python raises over a reply that is valid RESP and nothing that the command asked for could give."""
+
+
+@contextmanager
+def fitting(node: str) -> Iterator[None]:
+    """Where replies are taken apart: one that does not fit the question is a ProtocolViolation."""
+    try:
+        yield
+    except Error:
+        raise
+    except _MISFIT as error:
+        raise ProtocolViolation(f"a reply does not fit the question: {error!r}", node=node) from error
 
 
 def _short(key: bytes | str) -> str:

@@ -7,26 +7,26 @@ the next page and for this page's values, and the server works on them while thi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._connection import Connection
 from ._endpoint import Endpoint
-from ._errors import Error, InvalidInput, PermissionDenied, ProtocolViolation, ServerFailure
+from ._errors import fitting
 from ._fetch import Batches, Fetch
 from ._flow import Flow
-from ._options import MiB, Options, Selection
+from ._options import KiB, Options, Selection
 from ._partition import POSITIONS, plan
 from ._parts import BigValues
 from ._record import Batch
 from ._request import Burst, ReplyTooBig
 from ._scan import Border, Scan
-from ._session import Pending, Session, info
+from ._session import Pending, Session
 from ._shape import SECONDS_PER_BUCKET, Shapes
 from ._source import KeySource
+from ._survey import Survey
 from ._width import Width
 from .datatypes import datatype
 
@@ -35,35 +35,8 @@ Spawn = Callable[[Coroutine[Any, Any, None]], None]
 log = logging.getLogger("oneatatime")
 
 _LEAST_TO_SPLIT = 4000  # keys that a range must have left to be worth another connection
-_MEMORY_CHECK = 1.0  # seconds between looks at a server that evicts when it is full
+_LEAST_BURST = 16 * KiB  # below that the cost of a burst weighs more than what it saves
 _CAUTION = 8  # a server that evicts when it is full is asked for so many times less at once
-_HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked for that nobody bounds
-_LEAST_HEADROOM = 256 * MiB
-
-_MISFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What Python raises over a reply that is valid RESP and nothing that the command asked for could give."""
-
-
-@dataclass
-class Server:
-    """What was found out about the server when the stream began, and is looked at again."""
-
-    keys: int | None = None
-    run_id: bytes | None = None
-    evicts: bool = False
-    roomy: bool = True
-    looked: float = 0.0
-
-    def take_memory(self, fields: dict[str, str]) -> None:
-        """Whether it has memory to spare: a reply counts as used memory, and can evict keys."""
-        if not fields:  # it does not tell: better slow than sorry
-            self.roomy = False
-            return
-        most = int(fields.get("maxmemory", 0))
-        self.evicts = most > 0 and fields.get("maxmemory_policy", "noeviction") != "noeviction"
-        free = most - int(fields.get("used_memory", 0))
-        self.roomy = not self.evicts or free > max(_HEADROOM * most, _LEAST_HEADROOM)
-        self.looked = time.monotonic()
 
 
 @dataclass
@@ -78,7 +51,7 @@ class Work:
     flow: Flow = field(init=False)
     values: BigValues = field(init=False)
     shapes: Shapes = field(init=False)
-    server: Server = field(default_factory=Server)
+    server: Survey = field(default_factory=Survey)
     width: Width = field(init=False)
     scans: list[Scan] = field(default_factory=list)
     way: float = float("inf")  # seconds to the server and back
@@ -121,7 +94,8 @@ class Work:
         """Looks at the server, then reads it: the first partition here, `spawn` for each of the others."""
         session, border = self.session(), Border()
         try:
-            await self.look(session, await session.open())
+            await session.open()
+            await self.server.look(session)
             first, *others = [
                 Scan(
                     partition,
@@ -172,7 +146,8 @@ class Work:
         session = self.session()
         begun = Begun(self.width)
         try:
-            await self.look(session, await session.open())
+            await session.open()
+            await self.server.look(session)
             if source.needs_pulling:
                 spawn(pull(source))
             spawn(begin_pages(self, source, session, begun))
@@ -180,45 +155,10 @@ class Work:
         finally:
             session.abort()
 
-    async def look(self, session: Session, connection: Connection) -> None:
-        """Finds out what the server is. Raises InvalidInput for a part of a bigger deployment."""
-        try:
-            await self._look(session, connection)
-        except Error:
-            raise
-        except _MISFIT as error:
-            raise _not_fitting(error, session.node) from error
 
-    async def _look(self, session: Session, connection: Connection) -> None:
-        mode = connection.hello.get("mode")
-        if mode is None:
-            mode = await _mode(connection)
-        if mode == "cluster":
-            text = (
-                "this is one node of a cluster and holds only a part of its keys; clusters are not read yet"
-            )
-            raise InvalidInput(text, node=connection.node)
-        if mode == "sentinel":
-            text = "this is a Sentinel, which holds no keys; give the address of the server it watches"
-            raise InvalidInput(text, node=connection.node)
-        if connection.touches:
-            log.info("%s has no CLIENT NO-TOUCH: reading values moves its LRU clock", connection.node)
-        self.server.run_id = await session.identify()
-        try:
-            self.server.keys = await connection.call(b"DBSIZE")
-        except PermissionDenied:
-            log.debug("DBSIZE is not allowed: the total can only be estimated")
-        self.server.take_memory(await _info(connection, "memory"))
-
-    async def look_at_memory(self, connection: Connection) -> None:
-        """Looks again whether a server that evicts has memory to spare, about once a second."""
-        if self.server.evicts and time.monotonic() - self.server.looked > _MEMORY_CHECK:
-            self.server.take_memory(await _info(connection, "memory"))
-
-
-def _burst(options: Options, server: Server, ranges: int) -> int:
+def _burst(options: Options, server: Survey, ranges: int) -> int:
     """Bytes to ask for at a time: what may be read ahead is shared by all ranges."""
-    shared = min(options.burst, options.ahead // max(ranges, 1))
+    shared = max(_LEAST_BURST, min(options.burst, options.ahead // max(ranges, 1)))
     return shared if server.roomy else shared // _CAUTION
 
 
@@ -241,7 +181,7 @@ async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn)
         await drive(work, session, steps, first, sent[-1] if isinstance(first, Burst) else None)
         work.measure(count, len(keys), session.connection.round_trip)
         work.widen(spawn)
-        await work.look_at_memory(session.connection)
+        await work.server.look_again(session.connection)
     work.scans.remove(scan)
     work.done += scan.done
 
@@ -276,7 +216,7 @@ async def drive(
 
     `item` is what it yielded first; `sent` the same, where it has been sent already.
     """
-    try:
+    with fitting(session.node), contextlib.suppress(StopIteration):
         while item is not None:
             if isinstance(item, Batch):
                 await work.flow.put(item)
@@ -287,20 +227,13 @@ async def drive(
             try:
                 answer = await session.answer(sent)
             except ReplyTooBig as surprise:
-                log.debug(
-                    "%s: a reply of more than %d bytes was refused", session.node, work.options.reply_limit
-                )
+                limit = work.options.reply_limit
+                log.debug("%s: a reply of more than %d bytes was refused", session.node, limit)
                 await session.reopen()
                 item = steps.throw(surprise)
             else:
                 item = steps.send(answer)
             sent = None
-    except StopIteration:
-        return
-    except Error:
-        raise
-    except _MISFIT as error:
-        raise _not_fitting(error, session.node) from error
 
 
 # The keys that somebody gives: one task begins pages, the other finishes them in order
@@ -374,29 +307,4 @@ async def finish_pages(work: Work, session: Session, begun: Begun) -> None:
         work.measure(0, page.keys, session.connection.round_trip)
         begun.pages.task_done()
         begun.finished_one()
-        await work.look_at_memory(session.connection)
-
-
-def _not_fitting(error: Exception, node: str) -> ProtocolViolation:
-    return ProtocolViolation(f"a reply does not fit the question: {error!r}", node=node)
-
-
-async def _mode(connection: Connection) -> str:
-    """What a server greeted in RESP2 is: INFO tells, or a HELLO without a number, which only asks."""
-    mode = (await _info(connection, "server")).get("redis_mode")
-    if mode is None:
-        try:
-            told = await connection.call(b"HELLO")
-        except (PermissionDenied, ServerFailure) as error:
-            text = "it cannot be told whether this is a node of a cluster: allow the user +info"
-            raise PermissionDenied(text, node=connection.node, command="INFO") from error
-        mode = dict(zip(told[::2], told[1::2])).get(b"mode", b"standalone").decode()
-    return mode
-
-
-async def _info(connection: Connection, section: str) -> dict[str, str]:
-    try:
-        return info(await connection.call(b"INFO", section.encode()))
-    except (PermissionDenied, ServerFailure) as error:
-        log.debug("INFO %s: %s", section, error)
-        return {}
+        await work.server.look_again(session.connection)
