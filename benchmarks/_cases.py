@@ -117,6 +117,7 @@ _KILOBYTES = many(strings(1024), 1_000_000)
 
 _ROWS = [
     Case("strings", "5M small strings", many(strings(20), _MILLIONS), _MILLIONS, _MILLIONS * 20),
+    Case("dozer", "2M of 10 B, sleeps 5 s", many(strings(10), 2_000_000), 2_000_000, 20_000_000, asleep=5.0),
     Case("sleeper", "1M of 1 KB, sleeps 10 s", _KILOBYTES, 1_000_000, 1_024_000_000, asleep=10.0),
     Case(
         "blocker", "1M of 1 KB, blocks 10 s", _KILOBYTES, 1_000_000, 1_024_000_000, asleep=10.0, blocking=True

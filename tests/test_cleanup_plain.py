@@ -506,3 +506,22 @@ def test_given_keys_in_a_plain_loop(server: Server) -> None:
     fill(server.admin)
     assert len(list(oneatatime.OneAtATime(server.url, _keys(), options=SMALL))) == 60
     assert not threads()
+
+
+def test_several_threads_share_a_plain_loop(server: Server) -> None:
+    server.admin.mset({f"k{n}": n for n in range(3000)})
+    stream = oneatatime.stream(server.url, count=50)
+    found: list[bytes] = []
+
+    def work() -> None:
+        for key, _ in stream:
+            found.append(key)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(found) == len(set(found)) == 3000
+    assert stream.statistics().complete

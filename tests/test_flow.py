@@ -140,6 +140,22 @@ async def test_a_loop_that_sleeps(server: Server, ahead: int, size: int, no_leak
     assert stream.statistics().complete
 
 
+@pytest.mark.parametrize("how", ["items", "keys", "count=10", "text"])
+async def test_a_loop_that_sleeps_over_tiny_values(server: Server, how: str, no_leaks: None) -> None:
+    """Keys weigh too, and what Python needs for each: bytes of values alone would let all of them in."""
+    server.admin.execute_command("DEBUG", "POPULATE", 200_000, "k", 3)
+    stream = oneatatime.stream(
+        server.url, count=10 if how == "count=10" else None, encoding="utf-8" if how == "text" else None
+    )
+    async for _ in stream.keys() if how == "keys" else stream:
+        await asyncio.sleep(0.4)
+        break
+    done = stream.statistics()
+    assert done.keys == 1
+    assert done.fraction < 0.5, done
+    await stream.aclose()
+
+
 async def test_memory_does_not_grow_with_the_database(server: Server, no_leaks: None) -> None:
     peaks = []
     for keys in (10_000, 60_000):

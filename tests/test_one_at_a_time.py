@@ -460,3 +460,21 @@ async def test_any_options_keep_the_order(server: Server, thousand: list[str], o
     expected = [value for pair in zip(numbers(200), [None] * 200) for value in pair]
     assert [value async for value in OneAtATime(server.url, keys, options=options)] == expected
     assert [value async for value in OneAtATime(server.url, keys, count=3, options=options)] == expected
+
+
+async def test_a_slow_plain_source_holds_no_value_back(server: Server) -> None:
+    """A plain generator blocks the loop while it waits for its next key: what was asked for comes first."""
+    server.admin.mset({f"k{n}": n for n in range(5)})
+    given = 0.0
+
+    def slow() -> Iterator[str]:
+        nonlocal given
+        for n in range(5):
+            time.sleep(0.05)
+            given = time.perf_counter()
+            yield f"k{n}"
+
+    values = oneatatime.OneAtATime(server.url, slow())
+    late = [time.perf_counter() - given async for _ in values]
+    assert len(late) == 5
+    assert sum(wait < 0.04 for wait in late[1:]) >= 3

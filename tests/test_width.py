@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 import oneatatime
@@ -56,3 +58,19 @@ async def test_far_away_given_keys_are_asked_for_many_pages_ahead(tcp_server) ->
         proxy.plan = Plan(round_trip=0.02)
         values = [value async for value in oneatatime.OneAtATime(proxy.url, names)]
     assert values == [f"value:{number}".encode() for number in range(20_000)]
+
+
+async def test_a_slow_loop_near_the_server_needs_no_more_connections(server, admin) -> None:
+    """A loop that blocks makes a short way look long, and many ranges would not help it."""
+    admin.execute_command("DEBUG", "POPULATE", 60_000)
+    stream = oneatatime.stream(server.url, match="*7")
+    most = 0
+    async for _ in stream:
+        time.sleep(0.00005)
+        if stream.statistics().keys % 500 == 0:
+            most = max(most, sum(b"oneatatime" in name for name in _names(admin)))
+    assert most <= 4
+
+
+def _names(admin) -> list[bytes]:
+    return [client["name"].encode() for client in admin.client_list()]
