@@ -287,8 +287,10 @@ def extent(kind: Datatype, values: list[Any]) -> tuple[int, int]:
     """The length of the longest of some values, and how many elements they have together."""
     if not kind.bounded:
         return 0, 0
+    if kind is STRING:
+        return max(map(len, values)), 0
     lengths = list(map(len, values))
-    return max(lengths), 0 if kind is STRING else sum(lengths)
+    return max(lengths), sum(lengths)
 
 
 def joined(bursts: Iterable[Burst]) -> Burst:

