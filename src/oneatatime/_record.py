@@ -52,8 +52,7 @@ class Batch:
     @property
     def weight(self) -> int:
         """About the bytes it takes here: the replies, the keys, and what Python needs for each."""
-        names = len(self.keys[0][:0].join(self.keys)) if self.keys else 0
-        return self.size + names + _OBJECTS * len(self.keys)
+        return self.size + sum(map(len, self.keys)) + _OBJECTS * len(self.keys)
 
 
 class Opaque(NamedTuple):
