@@ -108,5 +108,5 @@ def test_targets_and_links_exist(page) -> None:
 
 
 def test_every_option_is_described() -> None:
-    described = re.findall(r"^    `(\w+)`", oneatatime.Options.__doc__ or "", re.M)
+    described = re.findall(r"^`(\w+)`", inspect.getdoc(oneatatime.Options) or "", re.M)
     assert described == list(oneatatime.Options.__dataclass_fields__)

@@ -47,9 +47,12 @@ async def failure(source: Any, **arguments: Any) -> oneatatime.Error:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port <= 55_535:  # a node of a cluster listens on its port + 10,000 too
+            return port
 
 
 # What makes no sense, said before anything is opened

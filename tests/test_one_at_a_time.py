@@ -241,7 +241,7 @@ async def test_endless_keys_give_endless_values(server: Server, thousand: list[s
         if len(found) == 5000:
             break
     assert found == numbers(1000) * 5
-    assert taken <= 5000 + 5 * 500  # a few pages ahead, and no further
+    assert taken <= 5000 + 33 * 500  # 32 pages ahead at most, and the one that is taken
 
 
 # Slow and fast
