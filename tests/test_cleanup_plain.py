@@ -375,10 +375,13 @@ async def main():
 asyncio.run(main())
 """,
     "a thread that loops": """
+begun = threading.Event()
 def loop():
     for item in oneatatime.stream(url, options=SMALL):
+        begun.set()
         time.sleep(0.0001)
 threading.Thread(target=loop).start()
+begun.wait()  # Python 3.12 and later start no thread once the main one has ended
 """,
     "given keys that never end": """
 import itertools

@@ -187,6 +187,7 @@ BARE = st.lists(st.sampled_from([*"/?#@:%&=[], \n", "1", "12", SECRET]), max_siz
 
 @given(scheme=st.sampled_from(["redis", "rediss", "unix", "http"]), before=BARE, after=BARE)
 @example(scheme="redis", before="12?", after="=1")
+@example(scheme="unix", before="@/", after="")
 def test_bare_password_is_in_no_text(scheme: str, before: str, after: str) -> None:
     url = f"{scheme}://user:{before}{SECRET}{after}@redis.example/0"
     try:

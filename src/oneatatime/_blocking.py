@@ -89,8 +89,8 @@ class Blocking(Generic[T]):
         run = self._handover.run
         self._thread = threading.Thread(target=run, args=(make,), name="oneatatime", daemon=True)
         self._process = os.getpid()
-        _open.add(self)
         self._thread.start()
+        _open.add(self)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -125,8 +125,8 @@ class Blocking(Generic[T]):
         if alive and shared.loop is not None and shared.task is not None:
             with contextlib.suppress(RuntimeError):  # it may end by itself just now
                 shared.loop.call_soon_threadsafe(shared.task.cancel)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        if self._thread.ident is not None and threading.current_thread() is not self._thread:
+            self._thread.join()  # which an interpreter that is ending may not even have let begin
 
     def __del__(self) -> None:
         if not sys.is_finalizing():  # then `_close_all` has done it

@@ -99,6 +99,8 @@ def _path(location: str, path: str, options: Collection[str]) -> dict[str, str]:
         raise InvalidInput(
             "the path of a socket begins at the root: write unix:///run/redis.sock, three slashes"
         )
+    if "@" in path:  # or the rest of a password that holds a bare @ and / would be shown as a path
+        raise InvalidInput("an @ in the path of a socket is written %40")
     if path.strip("/"):
         return {"path": _decoded("path", path)}
     if "path" not in options:
