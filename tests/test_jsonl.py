@@ -224,7 +224,7 @@ class Chunks:
 
 
 def _no_blocking(parts: Parts) -> Iterator[list[Any]]:
-    raise NotImplementedError
+    raise AssertionError("lines are written on an event loop")
 
 
 def big(kind: str, chunks: Chunks, key: bytes = b"big") -> Record:
