@@ -6,7 +6,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check bench bench-memory test-matrix servers clean
+.PHONY: demo test check bench bench-memory bench-pace test-matrix servers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -26,6 +26,10 @@ bench: $(VENV)/.test
 # Peak memory, each case in a process of its own (minutes, and a few GB).
 bench-memory: $(VENV)/.test
 	$(BIN)/python -m benchmarks.memory
+
+# How well limits on keys, bytes and server time are kept, over ten seconds each (four minutes).
+bench-pace: $(VENV)/.test
+	$(BIN)/python -m benchmarks.pace
 
 # The same tests against every server version that packages bring, and on what is installed.
 test-matrix: $(VENV)/.matrix

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import difflib
+import math
 from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,8 @@ TYPE_ALIASES = {"json": "ReJSON-RL"}
 _NO_TYPES = {"sortedset": "zset", "hashtable": "hash"}
 _MODULE_TYPE_LENGTH = 9  # the module API fixes it, so any other length is a slip of the pen
 
+_LIMITS = ("rate", "bandwidth", "max_load")
+
 Keys = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
 
 
@@ -52,6 +55,9 @@ class Options:
     `reply_limit`      bytes; a burst of replies past this is dropped and read again in small steps
     `timeout`          seconds the server may stay silent while it owes a reply
     `connect_timeout`  seconds until a connection must be ready for its first command
+    `rate`             keys read a second, at most; None: no limit
+    `bandwidth`        bytes of replies a second, at most, over all connections
+    `max_load`         share of one core's time that the server may spend on us, above 0 and up to 1
     """
 
     count: int = 500
@@ -64,13 +70,25 @@ class Options:
     reply_limit: int = 8 * MiB
     timeout: float = 30.0
     connect_timeout: float = 10.0
+    rate: float | None = None
+    bandwidth: float | None = None
+    max_load: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            number, said = (int | float, "number") if "timeout" in name else (int, "whole number")
+            if value is None and name in _LIMITS:
+                continue
+            whole = "timeout" not in name and name not in _LIMITS
+            number, said = (int, "whole number") if whole else (int | float, "number")
             if not isinstance(value, number) or isinstance(value, bool) or not value > 0:
                 raise InvalidInput(f"option {name}={value!r} must be a {said} above 0")
+            if name in _LIMITS and not math.isfinite(value):
+                raise InvalidInput(f"option {name}={value!r} is no limit: leave it None")
+        if self.max_load is not None and self.max_load > 1:
+            raise InvalidInput(
+                f"option max_load={self.max_load!r} is a share of the server's time: at most 1"
+            )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ._connection import server_error
 from ._endpoint import Endpoint
 from ._errors import Error, ServerFailure, StreamClosed
 from ._options import Options, Selection
+from ._pace import Pace
 from ._record import Parts, PartsSource
 from ._request import Answer, Burst, ReplyError, ReplyTooBig, command
 from ._session import Pending, Session
@@ -19,13 +20,17 @@ from ._wire import Traffic
 from .datatypes import STRING, Datatype, Odd, OddRows, datatype
 
 _MOST_TRIES = 3
+_CHUNK_WORK = 0.0003  # seconds of server time, about: a thousand elements, or 256 KiB
 
 
 class BigValues:
     """Makes the `Parts` of one stream, and reads them when they are looped over."""
 
-    def __init__(self, endpoint: Endpoint, options: Options, selection: Selection, traffic: Traffic) -> None:
+    def __init__(
+        self, endpoint: Endpoint, options: Options, selection: Selection, traffic: Traffic, pace: Pace
+    ) -> None:
         self.torn = 0
+        self.pace = pace
         self._endpoint = endpoint
         self._options = options
         self._selection = selection
@@ -67,7 +72,10 @@ class BigValues:
 
     def _raw(self, parts: Parts) -> _Chunks:
         return _Chunks(
-            parts, self, Session(self._endpoint, self._options, self._traffic), self._options.chunk
+            parts,
+            self,
+            Session(self._endpoint, self._options, self._traffic),
+            self.pace.chunk(self._options.chunk),
         )
 
     async def _read_whole(self, parts: Parts, kind: Datatype) -> Any:
@@ -146,9 +154,12 @@ class _Chunks:
             await self._begin()
         while self._pending is not None:
             parts, burst = await self._advance(self._pending)
-            self._pending = self._session.send(burst)[0] if burst is not None else None
-            if self._pending is None:
+            self._pending = None
+            if burst is None:
                 await self._end()
+            else:
+                await self._values.pace.turn(self._session.connection, work=_CHUNK_WORK)
+                (self._pending,) = self._session.send(burst)
             if parts:
                 return parts
         raise StopAsyncIteration

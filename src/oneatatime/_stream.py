@@ -192,6 +192,9 @@ def stream(
     encoding: str | None = None,
     errors: str = "strict",
     count: int | None = None,
+    rate: float | None = None,
+    bandwidth: float | None = None,
+    max_load: float | None = None,
     options: Options | None = None,
 ) -> Stream:
     """Everything in a database, as an async iterator of (key, value); all types mixed.
@@ -201,7 +204,8 @@ def stream(
     pattern, `types` one of Redis's type names or several, `keys` the keys to read instead of all.
     `metadata` names what `records()` shall know beside the value: "ttl" (ms), "memory" (bytes), "idle"
     (s), "freq", "encoding". `encoding` gives str for bytes, `errors` as in `bytes.decode`. `count` is
-    SCAN's COUNT; `options` holds all other settings.
+    SCAN's COUNT. `rate` (keys a second), `bandwidth` (bytes a second) and `max_load` (share of the
+    server's time, up to 1) hold the stream back; `options` holds all other settings.
 
     Values: string bytes, hash dict, list list, set set, zset list of (member, score), stream list of
     (id, fields), JSON the document, any other type `Opaque`; a value over `Options.parts_over` bytes is a
@@ -218,7 +222,8 @@ def stream(
     selection = Selection.checked(
         match=match, types=types, keys=keys, metadata=metadata, encoding=encoding, errors=errors
     )
-    work = Work(Endpoint.of(source), _options(options, count), selection)
+    chosen = _options(options, count=count, rate=rate, bandwidth=bandwidth, max_load=max_load)
+    work = Work(Endpoint.of(source), chosen, selection)
     return Stream(work, KeySource(selection) if keys is not None else None)
 
 
@@ -245,6 +250,9 @@ class OneAtATime(_View[Any]):
         encoding: str | None = None,
         errors: str = "strict",
         count: int | None = None,
+        rate: float | None = None,
+        bandwidth: float | None = None,
+        max_load: float | None = None,
         options: Options | None = None,
     ) -> None:
         if keys is None:
@@ -253,7 +261,7 @@ class OneAtATime(_View[Any]):
             match=None, types=None, keys=keys, metadata=(), encoding=encoding, errors=errors
         )
         self._endpoint = Endpoint.of(redis)
-        self._options = _options(options, count)
+        self._options = _options(options, count=count, rate=rate, bandwidth=bandwidth, max_load=max_load)
         self._keys = keys
         super().__init__(self._new_reading(), _values)
 
@@ -281,11 +289,12 @@ class OneAtATime(_View[Any]):
         return Reading(work, KeySource(self._selection))
 
 
-def _options(options: Options | None, count: int | None) -> Options:
+def _options(options: Options | None, **given: float | None) -> Options:
     options = Options() if options is None else options
     if not isinstance(options, Options):
         raise InvalidInput(f"options= is an oneatatime.Options, not {type(options).__name__}: {options!r}")
-    return options if count is None else replace(options, count=count)
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return replace(options, **changes) if changes else options
 
 
 # What an item is

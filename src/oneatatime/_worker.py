@@ -13,11 +13,13 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._connection import Connection
 from ._endpoint import Endpoint
 from ._errors import fitting
 from ._fetch import Batches, Fetch
 from ._flow import Flow
 from ._options import KiB, Options, Selection
+from ._pace import Pace, Turn
 from ._partition import POSITIONS, plan
 from ._parts import BigValues
 from ._record import Batch
@@ -53,6 +55,7 @@ class Work:
     shapes: Shapes = field(init=False)
     server: Survey = field(default_factory=Survey)
     width: Width = field(init=False)
+    pace: Pace = field(init=False)
     scans: list[Scan] = field(default_factory=list)
     way: float = float("inf")  # seconds to the server and back
     done: int = 0  # positions of the scans that have come to their end
@@ -61,17 +64,19 @@ class Work:
     def __post_init__(self) -> None:
         types = self.selection.types
         self.flow = Flow(self.options.ahead)
-        self.values = BigValues(self.endpoint, self.options, self.selection, self.flow.traffic)
         self.width = Width(self.options.ranges, self.options.most_ranges)
         told = self.selection.keys is None and len(types) == 1
         self.shapes = Shapes(datatype(types[0]) if told else None)
+        traffic = self.flow.traffic
+        self.pace = Pace(self.options, self.shapes, traffic)
+        self.values = BigValues(self.endpoint, self.options, self.selection, traffic, self.pace)
 
     def session(self) -> Session:
         return Session(self.endpoint, self.options, self.flow.traffic)
 
     def fetch(self) -> Fetch:
         # the functions hold none of self, or a dropped stream would wait for the collector
-        options, server, scans = self.options, self.server, self.scans
+        options, server, scans, pace = self.options, self.server, self.scans, self.pace
         fetch = Fetch(
             self.selection,
             self.options,
@@ -79,11 +84,27 @@ class Work:
             node=self.endpoint.node,
             parts=self.values.parts,
             roomy=lambda: server.roomy,
-            burst=lambda: _burst(options, server, len(scans)),
+            burst=lambda: pace.chunk(_burst(options, server, len(scans))),
             keep_missing=self.keep_missing,
         )
         self.fetches.append(fetch)
         return fetch
+
+    @property
+    def page(self) -> int:
+        """How many keys to take at a time."""
+        most = self.options.count if self.names_only else self.shapes.page(self.options.count)
+        return self.pace.page(most)
+
+    def work(self, scanned: int, read: int) -> float:
+        """Seconds of server time that a page takes, about."""
+        values = 0.0 if self.names_only else read * self.shapes.work_per_key
+        return scanned * SECONDS_PER_BUCKET + values
+
+    async def turn(self, connection: Connection, scanned: int, read: int) -> Turn:
+        """Waits until a page may be read: so many keys looked at by SCAN, so many values."""
+        size = 0.0 if self.names_only else read * self.shapes.bytes_per_key
+        return await self.pace.turn(connection, keys=read, size=size, work=self.work(scanned, read))
 
     @property
     def fraction(self) -> float:
@@ -108,6 +129,8 @@ class Work:
                 for partition in plan(self.options.ranges)
             ]
             self.scans += [first, *others]
+            for scan in self.scans:
+                scan.count = self.pace.page(scan.count)
             for scan in others:
                 spawn(self.read_partition(scan, spawn))
             await read_partition(self, first, session, spawn)
@@ -128,8 +151,7 @@ class Work:
         """After a page: how many such pages should be under way."""
         self.way = min(self.way, round_trip)  # of all connections: a busy loop makes a short way look long
         weight = int(read * self.shapes.bytes_per_key) if not self.names_only else 0
-        work = scanned * SECONDS_PER_BUCKET + read * self.shapes.work_per_key
-        self.width.saw(work, self.way, self.options.ahead // max(weight, 1))
+        self.width.saw(self.work(scanned, read), self.way, self.options.ahead // max(weight, 1))
 
     def widen(self, spawn: Spawn) -> None:
         """Splits a range where more of them are needed to keep the server busy."""
@@ -168,8 +190,8 @@ async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn)
     (asked,) = session.send(scan.request())
     while not scan.finished:
         count, keys = scan.count, await _page(session, scan, asked)
-        if not work.names_only:
-            scan.aim(work.shapes.page(work.options.count), work.options.count)
+        scan.aim(work.page, work.options.count)
+        turn = await work.turn(session.connection, count, len(keys))
         steps = _steps(work, fetch, keys, by_type=scan.by_type)
         first = next(steps, None)
         bursts = [] if scan.finished else [scan.request()]
@@ -179,6 +201,7 @@ async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn)
         if not scan.finished:
             asked = sent[0]
         await drive(work, session, steps, first, sent[-1] if isinstance(first, Burst) else None)
+        turn.end()
         work.measure(count, len(keys), session.connection.round_trip)
         work.widen(spawn)
         await work.server.look_again(session.connection)
@@ -223,6 +246,7 @@ async def drive(
                 item = next(steps)
                 continue
             if sent is None:
+                await work.pace.turn(session.connection, work=item.replies * work.shapes.work_per_key)
                 (sent,) = session.send(item)
             try:
                 answer = await session.answer(sent)
@@ -263,6 +287,7 @@ class Begun:
 @dataclass
 class _BegunPage:
     keys: int
+    turn: Turn
     steps: Batches
     first: Burst | Batch | None
     sent: Pending | None
@@ -285,13 +310,14 @@ async def begin_pages(work: Work, source: KeySource, session: Session, begun: Be
             if source.slow:  # it would hold up the loop: first let go what has been asked for
                 await begun.pages.join()
                 await asyncio.sleep(0)
-            keys = await source.take(work.shapes.page(work.options.count), work.options.burst)
+            keys = await source.take(work.page, work.options.burst)
             if not keys:
                 break
+            turn = await work.turn(session.connection, 0, len(keys))
             steps = _steps(work, fetch, keys, by_type=False)
             first = next(steps, None)
             sent = session.send(first)[0] if isinstance(first, Burst) else None
-            begun.pages.put_nowait(_BegunPage(len(keys), steps, first, sent))
+            begun.pages.put_nowait(_BegunPage(len(keys), turn, steps, first, sent))
     except Exception as error:  # noqa: BLE001 - raised when the pages before it are finished
         begun.pages.put_nowait(error)
     else:
@@ -304,6 +330,7 @@ async def finish_pages(work: Work, session: Session, begun: Begun) -> None:
         if isinstance(page, Exception):
             raise page
         await drive(work, session, page.steps, page.first, page.sent)
+        page.turn.end()
         work.measure(0, page.keys, session.connection.round_trip)
         begun.pages.task_done()
         begun.finished_one()

@@ -88,12 +88,18 @@ class StreamLog(Datatype):
 
 
 def _entries(reply: list[Any]) -> list[Any]:
-    # an entry deleted from the middle of a node may come without fields (nil) on some servers
-    return [(entry, _fields(flat or [])) for entry, flat in reply]
+    try:  # most streams have one field an entry: without a call for each, that is thrice as quick
+        return [(entry, {name: content}) for entry, (name, content) in reply]
+    except (TypeError, ValueError):
+        # an entry deleted from the middle of a node may come without fields (nil) on some servers
+        return [(entry, _fields(flat or [])) for entry, flat in reply]
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
-    fields = dict(pairs(flat))
+    if len(flat) & 1:
+        raise ValueError(f"{len(flat)} elements are no pairs")
+    following = iter(flat)
+    fields = dict(zip(following, following))
     return fields if 2 * len(fields) == len(flat) else RepeatedFields(list(pairs(flat)))
 
 

@@ -28,7 +28,12 @@ class SortedSet(Datatype):
                 append(None)
                 continue
             # RESP3 sends pairs with the score as a number, RESP2 one flat list of strings
-            value = _scored(reply if reply[0].__class__ is list else pairs(reply))
+            if reply[0].__class__ is not list:
+                value = _scored(pairs(reply))
+            elif reply[0][1].__class__ is float:
+                value = [(member, score) for member, score in reply]
+            else:
+                value = _scored(reply)
             if len(value) > limit:
                 odd[len(values)] = Odd.MORE
             append(value)
