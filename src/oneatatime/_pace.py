@@ -64,9 +64,13 @@ class Turn:
 
 
 class Pace:
-    """What `rate`, `bandwidth` and `max_load` allow, for all connections of one stream together."""
+    """What `rate`, `bandwidth` and `max_load` allow, for all connections of one stream together.
+
+    `waited`: the last burst had to wait for its turn, so more of them at once would be no quicker.
+    """
 
     def __init__(self, options: Options, shapes: Shapes, traffic: Traffic) -> None:
+        self.waited = False
         self._options = options
         self._shapes = shapes
         self._keys = 0
@@ -114,6 +118,7 @@ class Pace:
         """
         if not self._limits:
             return _FREE
+        self.waited = False
         while True:
             if self._load is not None:
                 await self._load.look_again(connection)
@@ -121,6 +126,7 @@ class Pace:
             wait = max([limit.due(now) for limit in self._limits]) - now
             if wait <= 0 and (self._load is None or not self._load.held):
                 break
+            self.waited = True
             await asyncio.sleep(max(min(wait, _LOOK), _LEAST_WAIT))
         self._keys += keys
         if self._load is not None:

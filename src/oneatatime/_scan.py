@@ -56,6 +56,7 @@ class Scan:
         self._whole = partition == Partition()
         self._before, self._after = before, after
         self._pages = self._seen = 0
+        self._filters = selection.match is not None or self.by_type
         self._share = 1.0
 
     @property
@@ -74,7 +75,8 @@ class Scan:
 
     def aim(self, keys: int, most: int) -> None:
         """Sets COUNT so that about `keys` keys come: it counts those that the filters leave out too."""
-        self.count = max(1, min(most, int(keys / max(self._share, 1 / most))))
+        share = max(self._share, 1 / most) if self._filters else 1.0  # by chance a few buckets are empty
+        self.count = max(1, min(most, int(keys / share)))
 
     @property
     def left(self) -> int:

@@ -234,7 +234,8 @@ class OneAtATime(_View[Any]):
     finite or endless. Values come as soon as they are there: a slow source of keys is read key by key, a
     fast one a page at a time. Keys are taken ahead of the loop: as many pages as keep the server busy.
 
-    Each loop starts over the keys; keys that can be run through only once go on where they stopped.
+    `rate` is keys a second at most; `options` holds all other settings. Each loop starts over the keys;
+    keys that can be run through only once go on where they stopped.
 
     >>> import oneatatime
     >>> async def show(redis):
@@ -251,8 +252,6 @@ class OneAtATime(_View[Any]):
         errors: str = "strict",
         count: int | None = None,
         rate: float | None = None,
-        bandwidth: float | None = None,
-        max_load: float | None = None,
         options: Options | None = None,
     ) -> None:
         if keys is None:
@@ -261,7 +260,7 @@ class OneAtATime(_View[Any]):
             match=None, types=None, keys=keys, metadata=(), encoding=encoding, errors=errors
         )
         self._endpoint = Endpoint.of(redis)
-        self._options = _options(options, count=count, rate=rate, bandwidth=bandwidth, max_load=max_load)
+        self._options = _options(options, count=count, rate=rate)
         self._keys = keys
         super().__init__(self._new_reading(), _values)
 

@@ -129,8 +129,6 @@ class Work:
                 for partition in plan(self.options.ranges)
             ]
             self.scans += [first, *others]
-            for scan in self.scans:
-                scan.count = self.pace.page(scan.count)
             for scan in others:
                 spawn(self.read_partition(scan, spawn))
             await read_partition(self, first, session, spawn)
@@ -155,7 +153,9 @@ class Work:
 
     def widen(self, spawn: Spawn) -> None:
         """Splits a range where more of them are needed to keep the server busy."""
-        if self.options.ranges == 1 or self.flow.full or len(self.scans) >= self.width.target:
+        if self.options.ranges == 1 or self.flow.full or self.pace.waited:
+            return
+        if len(self.scans) >= self.width.target:
             return
         widest = max(self.scans, key=lambda scan: scan.left)
         if widest.left / POSITIONS * (self.server.keys or 0) > max(_LEAST_TO_SPLIT, 8 * self.options.count):
@@ -187,6 +187,7 @@ def _burst(options: Options, server: Survey, ranges: int) -> int:
 async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn) -> None:
     """SCAN and fetch over one cursor range, page by page, to its end."""
     fetch = work.fetch()
+    scan.count = work.pace.page(scan.count)
     (asked,) = session.send(scan.request())
     while not scan.finished:
         count, keys = scan.count, await _page(session, scan, asked)
