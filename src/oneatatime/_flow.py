@@ -71,6 +71,11 @@ class Flow:
         """Workers wait: it is the loop that takes its time."""
         return self._ahead > self._most_ahead
 
+    @property
+    def starving(self) -> bool:
+        """The loop waits: it is the server that takes its time."""
+        return not self._batches
+
     # The workers' side
 
     async def put(self, batch: Batch) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from ._connection import Connection
 from ._endpoint import Endpoint
@@ -19,6 +20,13 @@ class Pending:
 
     burst: Burst
     future: asyncio.Future[Answer]
+    _asked: float = field(default_factory=time.perf_counter)
+    _busy: float = field(default_factory=time.thread_time)
+
+    @property
+    def waited(self) -> float:
+        """Seconds since then in which this thread had nothing to do."""
+        return time.perf_counter() - self._asked - (time.thread_time() - self._busy)
 
 
 class Session:

@@ -26,7 +26,9 @@ _UNIFORM_AFTER = 256  # keys of one type in a row
 _MIXED_SHARE = 0.03  # wrong guesses in a page from which on shapes are worth their while
 _PAGE_BYTES = 48 * KiB
 _LEAST_PAGE = 32  # keys: below that the cost of a burst weighs more
-_LONGEST_BURST = 0.001  # seconds of server time
+LONGEST_BURST = 0.001
+"""Seconds of server time."""
+
 _SECONDS_PER_KEY, _SECONDS_PER_ELEMENT = 0.000_001, 0.000_000_25
 SECONDS_PER_BUCKET = 0.000_000_2
 """Of SCAN, for each key that COUNT asks for."""
@@ -159,7 +161,7 @@ class Shapes:
 
     def fitting(self, burst: int) -> int:
         """How many keys to read at once: about `burst` bytes come, and nobody waits over a millisecond."""
-        return max(1, int(min(burst / self.bytes_per_key, _LONGEST_BURST / self.work_per_key)))
+        return max(1, int(min(burst / self.bytes_per_key, LONGEST_BURST / self.work_per_key)))
 
     def page(self, most: int) -> int:
         """How many keys make a page: their replies fit what a server writes to a socket in one go.
@@ -168,7 +170,7 @@ class Shapes:
         reader waits: hashes came at 0.72 of a busy server with 70 kB a page, at 0.95 with 48 KiB.
         """
         at_once = max(_LEAST_PAGE, int(_PAGE_BYTES / self.bytes_per_key))
-        return max(1, min(most, at_once, int(_LONGEST_BURST / self.work_per_key)))
+        return max(1, min(most, at_once, int(LONGEST_BURST / self.work_per_key)))
 
     def weighed(self, size: int, elements: int, keys: int) -> None:
         """What the replies of some keys were. Growth counts at once, shrinking by halves."""

@@ -22,3 +22,8 @@ class Width:
         """
         needed = int((way + work) / max(work, 1e-6)) + 1
         self.target = max(self._least, min(self._most, fitting, needed))
+
+    def ease(self, share: float) -> None:
+        """Only so much of it, while the server is slow."""
+        if share < 1:
+            self.target = max(1, int(self.target * share))

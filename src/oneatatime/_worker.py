@@ -18,6 +18,7 @@ from ._endpoint import Endpoint
 from ._errors import fitting
 from ._fetch import Batches, Fetch
 from ._flow import Flow
+from ._guard import Guard
 from ._options import KiB, Options, Selection
 from ._pace import Pace, Turn
 from ._partition import POSITIONS, plan
@@ -26,7 +27,7 @@ from ._record import Batch
 from ._request import Burst, ReplyTooBig
 from ._scan import Border, Scan
 from ._session import Pending, Session
-from ._shape import SECONDS_PER_BUCKET, Shapes
+from ._shape import LONGEST_BURST, SECONDS_PER_BUCKET, Shapes
 from ._source import KeySource
 from ._survey import Survey
 from ._width import Width
@@ -56,6 +57,7 @@ class Work:
     server: Survey = field(default_factory=Survey)
     width: Width = field(init=False)
     pace: Pace = field(init=False)
+    guard: Guard = field(default_factory=Guard)
     scans: list[Scan] = field(default_factory=list)
     way: float = float("inf")  # seconds to the server and back
     done: int = 0  # positions of the scans that have come to their end
@@ -94,7 +96,7 @@ class Work:
     def page(self) -> int:
         """How many keys to take at a time."""
         most = self.options.count if self.names_only else self.shapes.page(self.options.count)
-        return self.pace.page(most)
+        return self.pace.page(max(1, int(most * self.guard.ease)))
 
     def work(self, scanned: int, read: int) -> float:
         """Seconds of server time that a page takes, about."""
@@ -103,6 +105,8 @@ class Work:
 
     async def turn(self, connection: Connection, scanned: int, read: int) -> Turn:
         """Waits until a page may be read: so many keys looked at by SCAN, so many values."""
+        if self.guard.pause:
+            await asyncio.sleep(self.guard.pause)
         size = 0.0 if self.names_only else read * self.shapes.bytes_per_key
         return await self.pace.turn(connection, keys=read, size=size, work=self.work(scanned, read))
 
@@ -150,6 +154,14 @@ class Work:
         self.way = min(self.way, round_trip)  # of all connections: a busy loop makes a short way look long
         weight = int(read * self.shapes.bytes_per_key) if not self.names_only else 0
         self.width.saw(self.work(scanned, read), self.way, self.options.ahead // max(weight, 1))
+        self.width.ease(self.guard.ease)
+
+    def watch(self, answered: Pending) -> None:
+        """After an answer: whether the server has got slower."""
+        # while batches lie here it is the loop that takes its time, and the answer may have lain here too
+        waited = answered.waited if self.flow.starving else 0.0
+        under_way = LONGEST_BURST * max(len(self.scans), self.width.target)
+        self.guard.saw(waited, under_way, self.way)
 
     def widen(self, spawn: Spawn) -> None:
         """Splits a range where more of them are needed to keep the server busy."""
@@ -251,6 +263,7 @@ async def drive(
                 (sent,) = session.send(item)
             try:
                 answer = await session.answer(sent)
+                work.watch(sent)
             except ReplyTooBig as surprise:
                 limit = work.options.reply_limit
                 log.debug("%s: a reply of more than %d bytes was refused", session.node, limit)

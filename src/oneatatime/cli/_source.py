@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -123,6 +124,9 @@ class Chosen:
     types: _Choices
     count: int | None
     limit: int | None
+    rate: float | None
+    bandwidth: float | None
+    max_load: float | None
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of `oneatatime.stream` that choose these keys."""
@@ -135,12 +139,28 @@ class Chosen:
             "match": None if self.match is None else os.fsencode(self.match),  # the bytes that were typed
             "types": self.types or None,
             "count": count,
+            "rate": self.rate,
+            "bandwidth": self.bandwidth,
+            "max_load": self.max_load,
         }
 
 
 def several(_: click.Context, __: click.Parameter, values: _Choices) -> _Choices:
     """Repeated and comma-separated values of an option as one tuple."""
     return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
+
+
+class _Bytes(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 only
+    """A number of bytes, with a unit or without."""
+
+    name = "size"
+    _UNITS: ClassVar = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]?i?)b?", str(value).strip().lower())
+        if found is None or found[2] not in self._UNITS or not float(found[1]):
+            self.fail(f"{value!r} is no number of bytes above 0, such as 500k, 10MB or 8MiB", param, ctx)
+        return float(found[1]) * float(self._UNITS[found[2]])
 
 
 _SOURCE_OPTIONS = (
@@ -175,6 +195,18 @@ _CHOICE_OPTIONS = (
     ),
     click.option("--count", type=click.IntRange(1), metavar="N", help="Keys asked of the server at a time."),
     click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N keys."),
+    click.option(
+        "--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="At most N keys a second."
+    ),
+    click.option(
+        "--bandwidth", type=_Bytes(), metavar="SIZE", help="At most so many bytes a second: 500k, 10MB, 8MiB."
+    ),
+    click.option(
+        "--max-load",
+        type=click.FloatRange(0, 1, min_open=True),
+        metavar="SHARE",
+        help="At most this share of the server's time, above 0 and up to 1.",
+    ),
 )
 _TALK_OPTIONS = (
     click.option(

@@ -1,0 +1,114 @@
+"""A server that gets slower is asked for less, and for more again when it recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+
+import redis
+
+import oneatatime
+from oneatatime._guard import Guard
+
+from .servers import Server
+
+
+def test_steady_answers_change_nothing() -> None:
+    guard = Guard()
+    for _ in range(1000):
+        guard.saw(0.002, 0.002, 0.0002)
+    assert (guard.ease, guard.pause) == (1.0, 0.0)
+
+
+def test_the_jitter_of_a_long_way_changes_nothing() -> None:
+    guard, chance = Guard(), random.Random(1)
+    for _ in range(1000):
+        guard.saw(0.02 + chance.uniform(0, 0.02), 0.004, 0.02)
+        assert guard.ease == 1.0
+
+
+def test_late_answers_narrow_and_timely_ones_widen() -> None:
+    guard = Guard()
+    for _ in range(100):
+        guard.saw(0.05, 0.002, 0.0002)
+    assert guard.ease == 1 / 16
+    assert 0.04 < guard.pause <= 0.05
+    for _ in range(16):
+        guard.saw(0.001, 0.002, 0.0002)
+    assert (guard.ease, guard.pause) == (1.0, 0.0)
+
+
+def test_a_pause_has_an_end() -> None:
+    guard = Guard()
+    for _ in range(100):
+        guard.saw(30.0, 0.002, 0.0002)
+    assert guard.pause == 0.25
+
+
+def _keys_a_page(admin: redis.Redis) -> float:
+    """How many keys each MGET of the last while asked for."""
+    stats = admin.info("commandstats").get("cmdstat_mget", {"calls": 0})
+    return float(stats["calls"])
+
+
+async def test_a_slow_server_is_asked_for_less_until_it_recovers(server: Server) -> None:
+    admin, sleeper = server.admin, redis.Redis.from_url(server.url)
+    admin.execute_command("DEBUG", "POPULATE", 100_000, "string", 100)
+    slow = threading.Event()
+
+    def make_slow() -> None:
+        while slow.is_set():
+            sleeper.execute_command("DEBUG", "SLEEP", 0.05)
+
+    async def pages(seconds: float) -> float:
+        """Keys a page, by the server's own count of commands."""
+        keys, end = 0, time.perf_counter() + seconds
+        admin.config_resetstat()
+        while time.perf_counter() < end:
+            async for _ in stream():
+                keys += 1
+                if time.perf_counter() > end:
+                    break
+        return keys / max(_keys_a_page(admin), 1)
+
+    current: list[oneatatime.Stream] = []
+
+    def stream() -> oneatatime.Stream:  # the same one, as long as it lasts: it is what has learned
+        if not current or current[0].statistics().complete:
+            current[:] = [oneatatime.stream(server.url)]
+        return current[0]
+
+    full = await pages(0.3)
+    slow.set()
+    thread = threading.Thread(target=make_slow)
+    thread.start()
+    current.clear()
+    try:
+        await pages(1.5)
+        narrow = await pages(1.5)
+    finally:
+        slow.clear()
+        await asyncio.to_thread(thread.join)
+    await pages(0.5)
+    again = await pages(0.5)
+    await current[0].aclose()
+    sleeper.close()
+    assert narrow < full / 3, (full, narrow, again)
+    assert again > full / 2, (full, narrow, again)
+
+
+async def test_a_loop_that_takes_its_time_is_not_a_slow_server(server: Server) -> None:
+    server.admin.execute_command("DEBUG", "POPULATE", 30_000)
+    stream = oneatatime.stream(server.url, options=oneatatime.Options(ahead=64 * 1024))
+    guard, eases = stream._work.guard, set()
+    keys = 0
+    async for _ in stream:
+        keys += 1
+        eases.add(guard.ease)
+        if keys % 3000 == 0:
+            time.sleep(0.05)
+            await asyncio.sleep(0.05)
+    assert keys == 30_000
+    assert min(eases) >= 0.5
