@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -254,3 +255,20 @@ def test_demo_reads_all_of_the_world() -> None:
         assert re.search(rf"^{kind} +[1-9]", text, re.MULTILINE), kind
     assert re.search(r"^too big to hold +[\d,]+  parts of the hash names$", text, re.MULTILINE)
     assert re.search(r"^complete +yes", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("limit", [("--rate", "200"), ("--bandwidth", "4k"), ("--max-load", "0.5")])
+def test_limits_are_taken(server: Server, admin: redis.Redis, limit: tuple[str, str]) -> None:
+    admin.mset({f"key:{number}": "x" * 50 for number in range(200)})
+    start = time.perf_counter()
+    result = run("items", server.url, *limit)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 200)
+    if limit[0] != "--max-load":
+        assert time.perf_counter() - start > 0.5
+
+
+@pytest.mark.parametrize("limit", [("--rate", "0"), ("--bandwidth", "much"), ("--max-load", "2")])
+def test_a_limit_that_makes_no_sense_is_a_usage_error(server: Server, limit: tuple[str, str]) -> None:
+    result = run("keys", server.url, *limit)
+    assert result.exit_code == 2
+    assert limit[0] in result.stderr

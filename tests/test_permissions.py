@@ -64,6 +64,10 @@ async def names_of_db_1(url: str) -> Any:
     return [key async for key in oneatatime.stream(url + "?db=1").keys()]
 
 
+async def names_at_half_load(url: str) -> Any:
+    return [key async for key in oneatatime.stream(url, max_load=0.5).keys()]
+
+
 # What reads each feature, and the features that it stands on.
 FEATURES: dict[str, tuple[Read, list[str]]] = {
     "names": (names, []),
@@ -86,6 +90,7 @@ FEATURES: dict[str, tuple[Read, list[str]]] = {
     "metadata idle": (metadata("idle"), ["names", "strings"]),
     "metadata freq": (metadata("freq"), ["names", "strings"]),
     "metadata encoding": (metadata("encoding"), ["names", "strings"]),
+    "max_load": (names_at_half_load, ["names"]),
 }
 
 # Not needed by the little that the test reads: MGET is for strings that have proven short.
