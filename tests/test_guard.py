@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import statistics
 import threading
 import time
 
@@ -54,13 +55,14 @@ def _keys_a_page(admin: redis.Redis) -> float:
 
 
 async def test_a_slow_server_is_asked_for_less_until_it_recovers(server: Server) -> None:
-    admin, sleeper = server.admin, redis.Redis.from_url(server.url)
-    admin.execute_command("DEBUG", "POPULATE", 100_000, "string", 100)
+    admin = server.admin
+    admin.execute_command("DEBUG", "POPULATE", 600_000, "string", 100)
     slow = threading.Event()
 
     def make_slow() -> None:
-        while slow.is_set():
-            sleeper.execute_command("DEBUG", "SLEEP", 0.05)
+        with redis.Redis.from_url(server.url) as sleeper:
+            while slow.is_set():
+                sleeper.execute_command("DEBUG", "SLEEP", 0.05)
 
     async def pages(seconds: float) -> float:
         """Keys a page, by the server's own count of commands."""
@@ -80,21 +82,21 @@ async def test_a_slow_server_is_asked_for_less_until_it_recovers(server: Server)
             current[:] = [oneatatime.stream(server.url)]
         return current[0]
 
-    full = await pages(0.3)
+    full = await pages(0.2)  # and the stream goes on in the next stretch
     slow.set()
-    thread = threading.Thread(target=make_slow)
-    thread.start()
-    current.clear()
+    threads = [threading.Thread(target=make_slow) for _ in range(2)]  # two, so that there is no gap
+    for thread in threads:
+        thread.start()
     try:
         await pages(1.5)
         narrow = await pages(1.5)
     finally:
         slow.clear()
-        await asyncio.to_thread(thread.join)
+        for thread in threads:
+            await asyncio.to_thread(thread.join)
     await pages(0.5)
     again = await pages(0.5)
     await current[0].aclose()
-    sleeper.close()
     assert narrow < full / 3, (full, narrow, again)
     assert again > full / 2, (full, narrow, again)
 
@@ -102,13 +104,13 @@ async def test_a_slow_server_is_asked_for_less_until_it_recovers(server: Server)
 async def test_a_loop_that_takes_its_time_is_not_a_slow_server(server: Server) -> None:
     server.admin.execute_command("DEBUG", "POPULATE", 30_000)
     stream = oneatatime.stream(server.url, options=oneatatime.Options(ahead=64 * 1024))
-    guard, eases = stream._work.guard, set()
+    guard, eases = stream._work.guard, []
     keys = 0
     async for _ in stream:
         keys += 1
-        eases.add(guard.ease)
+        eases.append(guard.ease)
         if keys % 3000 == 0:
             time.sleep(0.05)
             await asyncio.sleep(0.05)
     assert keys == 30_000
-    assert min(eases) >= 0.5
+    assert statistics.median(eases) == 1.0  # other load on this machine may well make the server slow

@@ -56,6 +56,7 @@ class Flow:
         self._ahead = 0
         self._most_ahead = ahead
         self._taker: asyncio.Future[None] | None = None
+        self._hungry_since = 0.0
         self._putters: deque[asyncio.Future[None]] = deque()
         self._error: BaseException | None = None
         self._trace: TracebackType | None = None
@@ -72,9 +73,10 @@ class Flow:
         return self._ahead > self._most_ahead
 
     @property
-    def starving(self) -> bool:
-        """The loop waits: it is the server that takes its time."""
-        return not self._batches
+    def hungry(self) -> float:
+        """Seconds that the loop has been waiting for a batch; 0 while it works on one."""
+        waits = self._taker is not None and not self._taker.done()
+        return time.perf_counter() - self._hungry_since if waits else 0.0
 
     # The workers' side
 
@@ -121,6 +123,7 @@ class Flow:
                 self.ended = self.ended or time.perf_counter()
                 return None
             self._taker = asyncio.get_running_loop().create_future()
+            self._hungry_since = time.perf_counter()
             await self._taker
         batch, weight = self._batches.popleft()
         self._ahead -= weight

@@ -158,8 +158,8 @@ class Work:
 
     def watch(self, answered: Pending) -> None:
         """After an answer: whether the server has got slower."""
-        # while batches lie here it is the loop that takes its time, and the answer may have lain here too
-        waited = answered.waited if self.flow.starving else 0.0
+        # while the loop works on a batch it is the loop that takes its time, and the answer may lie here
+        waited = min(answered.waited, self.flow.hungry)
         under_way = LONGEST_BURST * max(len(self.scans), self.width.target)
         self.guard.saw(waited, under_way, self.way)
 
