@@ -11,6 +11,7 @@ from collections import deque
 _TOLERATED = 0.005  # seconds that an answer may be late, or the way there and back if that is longer
 _SLOW = 0.5  # share of the waiting that is too much, from which on the server counts as slow
 _WINDOW, _ENOUGH = 16, 4  # answers looked at, and how many of them say something
+_MORE_THAN_CHANCE = 3  # late ones of them
 _LEAST_EASE = 1 / 16
 _MOST_PAUSE = 0.25  # seconds
 
@@ -33,7 +34,8 @@ class Guard:
         if len(self._answers) < _ENOUGH:
             return
         all_waited, all_late = map(sum, zip(*self._answers))
-        if all_late > _SLOW * all_waited:
+        times_late = sum(1 for _, late in self._answers if late)
+        if times_late >= _MORE_THAN_CHANCE and all_late > _SLOW * all_waited:
             self.ease = max(_LEAST_EASE, self.ease / 2)
             self._answers.clear()
         elif self.ease < 1 and not any(late for _, late in list(self._answers)[-_ENOUGH:]):
