@@ -257,7 +257,7 @@ def test_demo_reads_all_of_the_world() -> None:
     assert re.search(r"^complete +yes", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("limit", [("--rate", "200"), ("--bandwidth", "4k"), ("--max-load", "0.5")])
+@pytest.mark.parametrize("limit", [("--rate", "200"), ("--bandwidth", "10k"), ("--max-load", "0.5")])
 def test_limits_are_taken(server: Server, admin: redis.Redis, limit: tuple[str, str]) -> None:
     admin.mset({f"key:{number}": "x" * 50 for number in range(200)})
     start = time.perf_counter()

@@ -131,7 +131,8 @@ class Pace:
         self._keys += keys
         if self._load is not None:
             self._load.expect(work)
-        return Turn(self._bandwidth, size)
+        most = self._bandwidth.per_second * _GRAIN if self._bandwidth is not None else 0.0
+        return Turn(self._bandwidth, min(size, most))  # before any was seen, keys are taken to be big
 
 
 _FREE = Turn(None, 0.0)
