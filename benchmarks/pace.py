@@ -133,7 +133,7 @@ def _kept(row: Row, seconds: float) -> float:
 
 
 def _load(url: str) -> None:
-    """Another client: it reads one key some hundred times a second, a value that takes its time."""
+    """Another client: twenty GETs one after the other, then 2 ms of rest, again and again."""
     with Admin(url) as admin:
         while True:
             for _ in range(20):

@@ -192,10 +192,11 @@ class Load:
         self.held = True
         await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
         await self._look(connection)
-        before, began = self._clock or 0.0, self._looked
+        before, began = await _cpu_seconds(connection), time.perf_counter()
+        looking = before - (self._clock or 0.0)  # looking costs too, and the others are not to blame for it
         await asyncio.sleep(_QUIET)
         clock, now = await _cpu_seconds(connection), time.perf_counter()
-        self._others = (clock - before) / (now - began)
+        self._others = max(0.0, clock - before - looking) / (now - began)
         self._clock, self._looked, self._quiet_at = clock, now, now
 
 
