@@ -230,6 +230,7 @@ class TLSServer(Server):
         client_certificates: str = "optional",
         identities: Sequence[str] = ("localhost", "127.0.0.1", "::1"),
     ) -> None:
+        binary = program("redis-server")  # before there is a folder to clean up: it may be missing
         self._folder = tempfile.TemporaryDirectory(prefix="oneatatime-tls-")
         authority, key_password = trustme.CA(), "secret"
         client = authority.issue_cert("client@example.org")
@@ -242,7 +243,7 @@ class TLSServer(Server):
         own = authority.issue_cert(*identities)
         self.tls_port = _free_port()
         super().__init__(
-            binary=program("redis-server"),
+            binary=binary,
             name="redis-server",
             arguments=[
                 *("--tls-port", str(self.tls_port), "--tls-ca-cert-file", self.ca_certs),
