@@ -20,7 +20,7 @@ from oneatatime._options import Selection
 from oneatatime._record import Batch, PartsSource
 from oneatatime._request import Answer, Burst, ReplyError, ReplyTooBig
 from oneatatime._shape import Shapes
-from oneatatime.datatypes import Datatype, datatype
+from oneatatime.datatypes import Datatype, datatype, values_of
 from tests.reading import everything
 from tests.servers import Server
 
@@ -91,7 +91,7 @@ def talk(steps: Any, *script: Step) -> list[tuple[list[Any], Any, list[Any]]]:
         except StopIteration:
             break
     assert list(lines) == []
-    return [(batch.keys, batch.types, batch.values) for batch in batches]
+    return [(batch.keys, batch.types, list(values_of(batch))) for batch in batches]
 
 
 # The straight ways

@@ -115,11 +115,11 @@ class Fetch:
                 values = kind.take(answer.replies, size.limit, odd)
             if not odd:
                 most = self._options.parts_over
-                if answer.size <= most or max(map(kind.weight, values)) <= most:
+                if answer.size <= most or max(map(kind.weight, map(kind.made, values))) <= most:
                     longest, elements = extent(kind, values)
                     size.measured(kind, longest, len(keys))
                     self._shapes.weighed(answer.size, elements, len(keys))
-                    yield self._as_text(Batch(keys, kind.name, values, answer.size))
+                    yield self._as_text(Batch(keys, kind.name, values, answer.size, raw=not kind.plain))
                     return
             page.count(answer)
             page.take(kind, shape, range(len(keys)), values, odd)
@@ -163,6 +163,8 @@ class Fetch:
         """Reads what was too big for a round, and hands out the page in pieces that fit a burst."""
         start, weight = 0, 0
         pending: list[int] = []
+        if page.heavy:
+            page.make()
         for row in sorted(page.heavy):
             size = page.heavy[row].size
             if size > self._options.parts_over:
@@ -230,7 +232,7 @@ class Fetch:
             page.take(heavy.kind, heavy.shape, [row], [None], {0: error})
             return
         odd: OddRows = {} if gathered else {0: Odd.UNSURE}
-        page.take(heavy.kind, heavy.shape, [row], [heavy.kind.assembled(gathered)], odd)
+        page.take(heavy.kind, heavy.shape, [row], [heavy.kind.assembled(gathered)], odd, made=True)
 
     def _batch(self, page: Page, start: int, stop: int) -> Batch:
         """The settled rows of a piece of the page."""
@@ -245,7 +247,7 @@ class Fetch:
             keys, types = [keys[row] for row in rows], [types[row] for row in rows]
             values = [values[row] for row in rows]
             metadata = {name: [column[row] for row in rows] for name, column in metadata.items()}
-        batch = Batch(keys, types, values, page.size, metadata or None)
+        batch = Batch(keys, types, values, page.size, metadata or None, raw=page.raw)
         page.size = 0
         return self._as_text(batch)
 

@@ -44,7 +44,7 @@ class Page:
     `types` holds, of each settled row, the name of its type, GONE, or "" where its type is not wanted;
     `heavy` the rows that are too big for a round; `size` the bytes of
     replies not yet handed on, `received` of all; `elements` of all collections; `kinds` the types met.
-    A value of over `most_bytes` is heavy even when it has come.
+    A value of over `most_bytes` is heavy even when it has come. `raw`: the values are still to be made.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Page:
         self.kinds: set[Datatype] = set()
         self.heavy: dict[int, Heavy] = {}
         self.metadata: dict[str, list[Any]] = {}
+        self.raw = True
         self.size = 0
         self.received = 0
         self.elements = 0
@@ -100,8 +101,17 @@ class Page:
         else:
             self._untyped[shape] += rows
 
-    def take(self, kind: Datatype, shape: Shape, rows: Rows, values: list[Any], odd: OddRows) -> None:
-        """Takes over what a read of some rows gave: values, and reasons to look again."""
+    def take(
+        self,
+        kind: Datatype,
+        shape: Shape,
+        rows: Rows,
+        values: list[Any],
+        odd: OddRows,
+        *,
+        made: bool = False,
+    ) -> None:
+        """Takes over what a read of some rows gave: what values are made of, and reasons to look again."""
         if odd:
             for place, reason in odd.items():
                 self._look_again(rows[place], kind, shape, reason)
@@ -109,19 +119,30 @@ class Page:
             rows, values = [rows[place] for place in good], [values[place] for place in good]
             if not rows:
                 return
+        longest, elements = extent(kind, values, made=made)
+        self.elements += elements
+        shape.saw(kind, len(rows))
+        shape.size(kind).measured(kind, longest, len(rows))
+        if not (made or kind.plain) and (self.size > self._most_bytes or not self.raw):
+            self.make()
+            values, made = list(map(kind.made, values)), True
         types, all_values, name = self.types, self.values, kind.name
         for row, value in zip(rows, values):
             types[row] = name
             all_values[row] = value
         self.kinds.add(kind)
-        longest, elements = extent(kind, values)
-        self.elements += elements
-        shape.saw(kind, len(rows))
-        shape.size(kind).measured(kind, longest, len(rows))
         if self.size > self._most_bytes:
             for row, value in zip(rows, values):
                 if (weight := kind.weight(value)) > self._most_bytes:
                     self.heavy[row] = Heavy(kind, shape, weight)
+
+    def make(self) -> None:
+        """Makes the values that have come so far; those that come now are made at once."""
+        if self.raw:
+            self.raw = False
+            for row, name in enumerate(self.types):
+                if name not in ("", GONE):
+                    self.values[row] = datatype(name).made(self.values[row])
 
     # Rounds
 
@@ -283,14 +304,14 @@ class Page:
         return for_each(words, self.keys), take
 
 
-def extent(kind: Datatype, values: list[Any]) -> tuple[int, int]:
+def extent(kind: Datatype, values: list[Any], *, made: bool = False) -> tuple[int, int]:
     """The length of the longest of some values, and how many elements they have together."""
     if not kind.bounded:
         return 0, 0
     if kind is STRING:
         return max(map(len, values)), 0
-    lengths = list(map(len, values))
-    return max(lengths), sum(lengths)
+    lengths, each = list(map(len, values)), 1 if made else kind.words
+    return max(lengths) // each, sum(lengths) // each
 
 
 def joined(bursts: Iterable[Burst]) -> Burst:

@@ -273,7 +273,7 @@ class Reading:
 
 def _from(batch: Batch, start: int) -> Batch:
     types = batch.types if isinstance(batch.types, str) else batch.types[start:]
-    rest = Batch(batch.keys[start:], types, batch.values[start:])
+    rest = Batch(batch.keys[start:], types, batch.values[start:], raw=batch.raw)
     if batch.metadata is not None:
         rest.metadata = {name: column[start:] for name, column in batch.metadata.items()}
     if batch.failed is not None:

@@ -36,7 +36,7 @@ class Batch:
 
     `types` is one name where all records share it. `metadata` maps a name to its column. `failed`
     maps a row to the error that the loop meets in its place. `size` is the bytes of the replies.
-    `values` is empty where only keys were asked for.
+    `values` is empty where only keys were asked for; `raw`: each becomes a value when the loop gets there.
     """
 
     keys: list[Any]
@@ -45,6 +45,7 @@ class Batch:
     size: int = 0
     metadata: dict[str, list[Any]] | None = None
     failed: dict[int, Error] | None = None
+    raw: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)

@@ -21,6 +21,7 @@ from ._reading import Reading, Shape
 from ._record import Batch, Record
 from ._source import KeySource
 from ._worker import Work
+from .datatypes import values_of
 
 T = TypeVar("T")
 
@@ -331,8 +332,8 @@ def _batches(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
     return iter([list(records)]) if batch.failed is None else _Runs(records, batch.failed)
 
 
-def _read(batch: Batch) -> list[Any]:
+def _read(batch: Batch) -> Iterable[Any]:
     if len(batch.values) < len(batch):
         text = "the stream was begun by keys(), which reads no values: read them with a stream of their own"
         raise InvalidInput(text)
-    return batch.values
+    return values_of(batch)

@@ -8,7 +8,7 @@ from typing import Any
 from ._errors import Error, Undecodable
 from ._options import Selection
 from ._record import Batch, Parts
-from .datatypes import Text, datatype
+from .datatypes import Text, datatype, values_of
 
 
 def text_of(selection: Selection) -> Text | None:
@@ -25,7 +25,7 @@ def decoded(batch: Batch, text: Text, selection: Selection) -> Batch:
     values: list[Any] = []
     failed: dict[int, Error] = {}
     types = [batch.types] * len(batch) if isinstance(batch.types, str) else batch.types
-    for row, (key, kind, value) in enumerate(zip_longest(batch.keys, types, batch.values)):
+    for row, (key, kind, value) in enumerate(zip_longest(batch.keys, types, values_of(batch))):
         what = "key"
         try:
             as_text = text(key)

@@ -5,6 +5,10 @@ A new type is a new file and a line in `_KNOWN`. Types without one are delivered
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from .._record import Batch
 from ._datatype import WHOLE as WHOLE
 from ._datatype import Datatype as Datatype
 from ._datatype import Odd as Odd
@@ -26,6 +30,23 @@ STRING = String()
 _KNOWN: dict[str, Datatype] = {
     datatype.name: datatype for datatype in (STRING, Hash(), List(), Set(), SortedSet(), StreamLog(), Json())
 }
+
+
+def values_of(batch: Batch) -> Iterable[Any]:
+    """The values of a batch, made one at a time as they are asked for."""
+    if not batch.raw:
+        return batch.values
+    if isinstance(batch.types, str):
+        return map(datatype(batch.types).made, batch.values)
+    return map(_made, batch.types, batch.values)
+
+
+def _made(name: str, raw: Any) -> Any:
+    make = _MAKERS.get(name)
+    return make(raw) if make is not None else raw
+
+
+_MAKERS = {name: kind.made for name, kind in _KNOWN.items() if not kind.plain}
 
 
 def datatype(name: str) -> Datatype:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from enum import Enum
 from typing import Any
 
+from .._errors import ProtocolViolation
 from .._request import Answer, Burst, Reply, ReplyError, for_each
 
 Text = Callable[[bytes], Any]
@@ -41,13 +42,18 @@ class Datatype(ABC):
     `watched`: its parts may not fit together when it changes meanwhile, so WATCH looks on.
     `command` is what reads it, for messages. Every read fails on a key of another type, so that a type
     may be guessed. `bounded`: `ask` keeps to its limit; if not, a value is measured before it is first
-    asked for, and is read by one command even when it is big and wanted whole.
+    asked for, and is read by one command even when it is big and wanted whole. `plain`: what `take` gives
+    are the values; of all others `made` makes them, one at a time, when the loop gets there: thousands of
+    containers that wait for it would cost the garbage collector more than reading them did. `words`: how many
+    of what `take` gave are one element.
     """
 
     name: str
     command: str
     watched = False
     bounded = True
+    plain = False
+    words = 1
 
     @abstractmethod
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
@@ -55,14 +61,21 @@ class Datatype(ABC):
 
     @abstractmethod
     def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
-        """The values in the replies to `ask`; rows without one are None here and told in `odd`."""
+        """What `made` makes values of, in the replies to `ask`.
+
+        Rows without a value are told in `odd`; what stands in their place means nothing.
+        """
+
+    def made(self, raw: Any) -> Any:
+        """The value, of what `take` gave. Raises ProtocolViolation where a server sends what it never should."""
+        return raw
 
     @abstractmethod
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         """Asks for whole values."""
 
     def take_whole(self, replies: list[Reply], odd: OddRows) -> list[Any]:
-        """The values in the replies to `ask_whole`."""
+        """The same of the replies to `ask_whole`."""
         return self.take(replies, WHOLE, odd)
 
     @abstractmethod
@@ -102,6 +115,11 @@ def pairs(flat: list[Any]) -> Iterator[tuple[Any, Any]]:
     """What a flat list of pairs holds. Raises ValueError for one that ends in the middle of a pair."""
     following = iter(flat)
     return zip(following, following, strict=True)
+
+
+def nonsense(command: str, error: Exception) -> ProtocolViolation:
+    """The error for a reply whose form only showed when a value was to be made of it."""
+    return ProtocolViolation(f"the reply to {command} has not the form it should: {error}", command=command)
 
 
 def odd_reply(reply: Reply) -> Odd | ReplyError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
-from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, pairs
+from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, nonsense, pairs
 from ._scanned import odd_scan, scanned
 
 
@@ -15,6 +15,7 @@ class Hash(Datatype):
 
     name = "hash"
     command = "HSCAN"
+    words = 2
 
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
         return for_each((b"HSCAN",), keys, (b"0", b"COUNT", limit))
@@ -26,12 +27,18 @@ class Hash(Datatype):
             if reply.__class__ is list and len(reply) == 2 and reply[0] == b"0" and (flat := reply[1]):
                 if len(flat) & 1:  # asked here, because zip(strict=True) costs a tenth of the whole read
                     raise ValueError(f"{len(flat)} elements are no pairs")
-                following = iter(flat)
-                append(dict(zip(following, following)))
+                append(flat)
             else:
                 odd[len(values)] = odd_scan(reply)
                 append(None)
         return values
+
+    def made(self, raw: Any) -> Any:
+        following = iter(raw)
+        try:
+            return dict(zip(following, following))
+        except TypeError as error:
+            raise nonsense(self.command, error) from error
 
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         return self.ask(keys, WHOLE)

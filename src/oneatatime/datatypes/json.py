@@ -21,6 +21,7 @@ class Json(Datatype):
     command = "JSON.GET"
     watched = True
     bounded = False
+    plain = True
 
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
         return for_each((b"JSON.GET",), keys)

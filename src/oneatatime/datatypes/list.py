@@ -30,6 +30,9 @@ class List(Datatype):
                 odd[row] = Odd.MORE
         return replies
 
+    def made(self, raw: Any) -> Any:
+        return list(raw)
+
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         return self.ask(keys, WHOLE)
 

@@ -15,6 +15,7 @@ class OpaqueType(Datatype):
 
     command = "DUMP"
     bounded = False
+    plain = True
 
     def __init__(self, name: str) -> None:
         self.name = name

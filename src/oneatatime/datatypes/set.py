@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
-from ._datatype import WHOLE, Datatype, OddRows, Steps, Text
+from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, nonsense
 from ._scanned import odd_scan, scanned
 
 
@@ -24,11 +24,17 @@ class Set(Datatype):
         append = values.append
         for reply in replies:
             if reply.__class__ is list and len(reply) == 2 and reply[0] == b"0" and reply[1]:
-                append(set(reply[1]))
+                append(reply[1])
             else:
                 odd[len(values)] = odd_scan(reply)
                 append(None)
         return values
+
+    def made(self, raw: Any) -> Any:
+        try:
+            return set(raw)
+        except TypeError as error:
+            raise nonsense(self.command, error) from error
 
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         return self.ask(keys, WHOLE)

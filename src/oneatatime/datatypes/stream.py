@@ -7,7 +7,7 @@ from typing import Any
 
 from .._record import RepeatedFields
 from .._request import Burst, Reply, ReplyError, ReplyTooBig, command, for_each
-from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply, pairs
+from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, nonsense, odd_reply, pairs
 from ._scanned import FIRST_COUNT, next_count
 
 
@@ -34,8 +34,14 @@ class StreamLog(Datatype):
                 continue
             if len(reply) > limit:
                 odd[len(values)] = Odd.MORE
-            append(_entries(reply))
+            append(reply)
         return values
+
+    def made(self, raw: Any) -> Any:
+        try:
+            return _entries(raw)
+        except (TypeError, ValueError) as error:
+            raise nonsense(self.command, error) from error
 
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         return self.ask(keys, WHOLE)

@@ -23,6 +23,7 @@ class String(Datatype):
     name = "string"
     command = "GET"
     watched = True
+    plain = True
 
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
         return for_each((b"GETRANGE",), keys, (b"0", SMALL - 1))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
-from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply, pairs
+from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, nonsense, odd_reply, pairs
 from ._scanned import scanned
 
 
@@ -28,16 +28,19 @@ class SortedSet(Datatype):
                 append(None)
                 continue
             # RESP3 sends pairs with the score as a number, RESP2 one flat list of strings
-            if reply[0].__class__ is not list:
-                value = _scored(pairs(reply))
-            elif reply[0][1].__class__ is float:
-                value = [(member, score) for member, score in reply]
-            else:
-                value = _scored(reply)
-            if len(value) > limit:
+            raw = reply if reply[0].__class__ is list else _scored(pairs(reply))
+            if len(raw) > limit:
                 odd[len(values)] = Odd.MORE
-            append(value)
+            append(raw)
         return values
+
+    def made(self, raw: Any) -> Any:
+        try:
+            if raw[0][1].__class__ is float:
+                return [(member, score) for member, score in raw]
+            return _scored(raw)
+        except (IndexError, TypeError, ValueError) as error:
+            raise nonsense(self.command, error) from error
 
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         return self.ask(keys, WHOLE)
