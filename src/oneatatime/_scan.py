@@ -10,6 +10,7 @@ from ._errors import InvalidInput, ProtocolViolation
 from ._options import Selection
 from ._partition import POSITIONS, Partition, position
 from ._request import Burst, ReplyError, command
+from ._resp import ARRAY
 
 _OVERRUN = 100  # keys by which a reply may pass its COUNT, and more
 _CURSOR = re.compile(rb"[0-9]{1,20}")
@@ -145,15 +146,15 @@ class Scan:
 
     def _checked(self, reply: Any) -> tuple[int, list[bytes]]:
         if (
-            reply.__class__ is list
+            reply.__class__ is ARRAY
             and len(reply) == 2
             and isinstance(reply[0], bytes)
             and _CURSOR.fullmatch(reply[0])
-            and reply[1].__class__ is list
+            and reply[1].__class__ is ARRAY
             and {bytes}.issuperset(map(type, reply[1]))
             and (cursor := int(reply[0])) < POSITIONS
         ):
-            return cursor, reply[1]
+            return cursor, list(reply[1])
         text = f"SCAN answered something else than a cursor and keys: {str(reply)[:80]}"
         raise ProtocolViolation(text, node=self._node, command="SCAN")
 

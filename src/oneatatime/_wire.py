@@ -10,29 +10,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hiredis import HiredisError, PushNotification, Reader
+from hiredis import HiredisError
 
 from ._errors import ConnectionLost, Error, ProtocolViolation, ReplyTimeout
 from ._options import KiB, Options
 from ._request import Answer, Burst, Dropped, ReplyError, ReplyTooBig
+from ._resp import parser
 
 log = logging.getLogger("oneatatime")
 
 _READ_SIZE = 64 * KiB
-_FEED_SIZE = 16 * KiB  # hiredis moves the rest of what it was fed to the front after each kilobyte parsed
 _OVERSLEPT = 1.0  # seconds by which a timer of a loop that is not blocked will not be late
-_INCOMPLETE = object()
 _NEVER = float("inf")
-
-_HUGE_ARRAY = re.compile(rb"\*[0-9]{8}")
-"""hiredis makes room for all elements at once: no memory yet, but seconds of every collection."""
 
 
 @dataclass
@@ -70,7 +65,7 @@ class Wire(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._timeout = options.timeout
         self._reply_limit = options.reply_limit
-        self._reader = Reader(notEnoughData=_INCOMPLETE)
+        self._parser = parser()
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._waiting: deque[_Exchange] = deque()
         self._transport: asyncio.Transport | None = None
@@ -113,28 +108,11 @@ class Wire(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self.traffic.received += nbytes
         self._quiet_since = self._loop.time()
-        start = 0
-        for suspect in _HUGE_ARRAY.finditer(self._buffer[:nbytes]):  # hardly ever one
-            self._feed(start, suspect.start())
-            start = suspect.start()
-            if self.error is None and not self._within_value() and self._waiting and self._waiting[0].bounded:
-                text = f"an array of {suspect[0][1:].decode()}... elements cannot be what was asked for"
-                self.fail(ProtocolViolation(text, node=self.node))
-        self._feed(start, nbytes)
-
-    def _within_value(self) -> bool:
-        """What comes next belongs to a string that has come in part."""
-        return self._reader.has_data()
-
-    def _feed(self, start: int, stop: int) -> None:
-        while start < stop and self.error is None:
-            size = min(_FEED_SIZE, stop - start)
-            try:
-                self._reader.feed(self._buffer[start : start + size])  # type: ignore[arg-type]
-                self._take_replies(size)
-            except (HiredisError, TypeError, ValueError, MemoryError) as error:
-                self.fail(ProtocolViolation(f"what came is not a reply of Redis: {error}", node=self.node))
-            start += size
+        try:
+            self._parser.feed(self._buffer[:nbytes])
+            self._take_replies()
+        except (HiredisError, TypeError, ValueError, MemoryError) as error:
+            self.fail(ProtocolViolation(f"what came is not a reply of Redis: {error}", node=self.node))
 
     def eof_received(self) -> bool:
         return False
@@ -152,36 +130,28 @@ class Wire(asyncio.BufferedProtocol):
 
     # Within
 
-    def _take_replies(self, size: int) -> None:
-        gets, waiting = self._reader.gets, self._waiting
-        answered = missing = 0  # the loop below runs once a reply: nothing in it that need not be
-        exchange: _Exchange | None = None
-        while (reply := gets()) is not _INCOMPLETE:
-            if not missing:
-                exchange = waiting[answered] if answered < len(waiting) else None
-                if exchange is not None:
-                    append, missing = exchange.replies.append, exchange.missing
-            if reply.__class__ is PushNotification:
-                log.debug("%s pushed %r", self.node, reply)
-                continue
-            if exchange is None:
-                self.fail(self._unasked(reply))
+    def _take_replies(self) -> None:
+        parser, waiting, answered = self._parser, self._waiting, 0
+        while answered < len(waiting):
+            exchange, before = waiting[answered], parser.consumed
+            exchange.missing -= parser.take(exchange.replies, exchange.missing, exchange.bounded)
+            exchange.size += parser.consumed - before
+            if exchange.missing:
+                break
+            answered += 1
+        else:
+            before, stray = parser.consumed, list[Any]()
+            if parser.take(stray, 1, True):
+                self.fail(self._unasked(stray[0]))
                 return
-            append(reply)
-            missing -= 1
-            if not missing:
-                exchange.missing = 0
-                answered += 1
-        if missing and exchange is not None:
-            exchange.missing = missing
-        if answered < len(waiting):
-            waiting[answered].size += size  # what came belongs to the last reply in it, nearly all of it
-        elif answered:
-            waiting[answered - 1].size += size
+            if answered:
+                waiting[answered - 1].size += parser.consumed - before
+        while parser.pushed:
+            log.debug("%s pushed %r", self.node, parser.pushed.pop())
         # not before all that came has made sense: a length that lies shows in what follows it
         for _ in range(answered):
             self._answer(waiting.popleft())
-        if waiting and waiting[0].bounded and waiting[0].size > self._reply_limit:
+        if waiting and waiting[0].bounded and waiting[0].size + parser.buffered > self._reply_limit:
             self.fail(ReplyTooBig())
 
     def _answer(self, exchange: _Exchange) -> None:

@@ -67,7 +67,7 @@ class Datatype(ABC):
         """
 
     def made(self, raw: Any) -> Any:
-        """The value, of what `take` gave. Raises ProtocolViolation where a server sends what it never should."""
+        """The value, of what `take` gave. Raises ProtocolViolation for what no server should send."""
         return raw
 
     @abstractmethod

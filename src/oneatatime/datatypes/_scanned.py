@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._request import Reply, ReplyError, ReplyTooBig, command
+from .._resp import ARRAY
 from ._datatype import Odd, Steps, odd_reply
 
 FIRST_COUNT = 8
@@ -42,6 +43,6 @@ def next_count(count: int, got: int, size: int, chunk: int) -> int:
 
 def odd_scan(reply: Reply) -> Odd | ReplyError:
     """Why a bounded HSCAN or SSCAN gave no value: an empty collection and no key are the same thing."""
-    if reply.__class__ is not list or len(reply) != 2:
+    if reply.__class__ is not ARRAY or len(reply) != 2:
         return odd_reply(reply)
     return Odd.GONE if reply[0] == b"0" else Odd.MORE

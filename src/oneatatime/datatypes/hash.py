@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
+from .._resp import ARRAY, fields
 from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, nonsense, pairs
 from ._scanned import odd_scan, scanned
 
@@ -24,7 +25,7 @@ class Hash(Datatype):
         values: list[Any] = []
         append = values.append
         for reply in replies:
-            if reply.__class__ is list and len(reply) == 2 and reply[0] == b"0" and (flat := reply[1]):
+            if reply.__class__ is ARRAY and len(reply) == 2 and reply[0] == b"0" and (flat := reply[1]):
                 if len(flat) & 1:  # asked here, because zip(strict=True) costs a tenth of the whole read
                     raise ValueError(f"{len(flat)} elements are no pairs")
                 append(flat)
@@ -34,9 +35,8 @@ class Hash(Datatype):
         return values
 
     def made(self, raw: Any) -> Any:
-        following = iter(raw)
         try:
-            return dict(zip(following, following))
+            return fields(raw)
         except TypeError as error:
             raise nonsense(self.command, error) from error
 

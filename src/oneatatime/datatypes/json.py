@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Answer, Burst, Reply, ReplyError, command, for_each
+from .._resp import ARRAY
 from ._datatype import Datatype, Odd, OddRows, Steps, Text, odd_reply
 from ._scanned import FIRST_COUNT, next_count
 
@@ -41,7 +42,7 @@ class Json(Datatype):
 
     def parts(self, key: bytes, chunk: int) -> Steps:
         kind = _first((yield [], command(b"JSON.TYPE", key)))
-        if isinstance(kind, list):  # RESP3 has it in a list, one a path
+        if isinstance(kind, ARRAY):  # RESP3 has it in a list, one a path
             kind = kind[0]
         if kind == b"object":
             yield from _members(key, chunk)

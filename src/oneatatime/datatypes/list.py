@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Burst, Reply, ReplyError, ReplyTooBig, command, for_each
+from .._resp import ARRAY
 from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply
 from ._scanned import FIRST_COUNT, next_count
 
@@ -22,7 +23,7 @@ class List(Datatype):
 
     def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
         for row, reply in enumerate(replies):
-            if reply.__class__ is not list:
+            if reply.__class__ is not ARRAY:
                 odd[row] = odd_reply(reply)
             elif not reply:
                 odd[row] = Odd.GONE
@@ -45,9 +46,10 @@ class List(Datatype):
             except ReplyTooBig:
                 parts, count = [], 1
                 continue
-            parts = answer.replies[0]
-            if isinstance(parts, ReplyError):
-                raise parts
+            reply = answer.replies[0]
+            if isinstance(reply, ReplyError):
+                raise reply
+            parts = list(reply)
             if len(parts) < count:
                 yield parts, None
                 return

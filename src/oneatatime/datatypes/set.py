@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
+from .._resp import ARRAY
 from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, nonsense
 from ._scanned import odd_scan, scanned
 
@@ -23,7 +24,7 @@ class Set(Datatype):
         values: list[Any] = []
         append = values.append
         for reply in replies:
-            if reply.__class__ is list and len(reply) == 2 and reply[0] == b"0" and reply[1]:
+            if reply.__class__ is ARRAY and len(reply) == 2 and reply[0] == b"0" and reply[1]:
                 append(reply[1])
             else:
                 odd[len(values)] = odd_scan(reply)

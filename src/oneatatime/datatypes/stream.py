@@ -7,6 +7,7 @@ from typing import Any
 
 from .._record import RepeatedFields
 from .._request import Burst, Reply, ReplyError, ReplyTooBig, command, for_each
+from .._resp import ARRAY, fields
 from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, nonsense, odd_reply, pairs
 from ._scanned import FIRST_COUNT, next_count
 
@@ -28,8 +29,8 @@ class StreamLog(Datatype):
         values: list[Any] = []
         append = values.append
         for reply in replies:
-            if reply.__class__ is not list or not reply:
-                odd[len(values)] = Odd.EMPTY if reply == [] else odd_reply(reply)
+            if reply.__class__ is not ARRAY or not reply:
+                odd[len(values)] = Odd.EMPTY if reply.__class__ is ARRAY else odd_reply(reply)
                 append(None)
                 continue
             if len(reply) > limit:
@@ -98,15 +99,14 @@ def _entries(reply: list[Any]) -> list[Any]:
         return [(entry, {name: content}) for entry, (name, content) in reply]
     except (TypeError, ValueError):
         # an entry deleted from the middle of a node may come without fields (nil) on some servers
-        return [(entry, _fields(flat or [])) for entry, flat in reply]
+        return [(entry, _fields(flat or ARRAY())) for entry, flat in reply]
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
     if len(flat) & 1:
         raise ValueError(f"{len(flat)} elements are no pairs")
-    following = iter(flat)
-    fields = dict(zip(following, following))
-    return fields if 2 * len(fields) == len(flat) else RepeatedFields(list(pairs(flat)))
+    found = fields(flat)
+    return found if 2 * len(found) == len(flat) else RepeatedFields(list(pairs(flat)))
 
 
 def _decoded_fields(fields: dict[bytes, bytes], text: Text) -> dict[Any, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._options import KiB
-from .._request import Burst, Reply, ReplyError, command, for_each
+from .._request import Burst, Reply, ReplyError, command, for_each, one_for_all
+from .._resp import ARRAY
 from ._datatype import Datatype, Odd, OddRows, Steps, Text, odd_reply
 
 SMALL = 64 * KiB
@@ -40,12 +41,12 @@ class String(Datatype):
 
     def ask_many(self, keys: Sequence[bytes]) -> Burst:
         """Asks for whole strings by one command."""
-        return command(b"MGET", *keys)
+        return one_for_all(b"MGET", keys)
 
     def take_many(self, replies: list[Reply], rows: int, odd: OddRows) -> list[Any]:
         """The values in the reply to `ask_many`."""
-        values = replies[0]
-        if values.__class__ is not list or len(values) != rows:
+        values: Any = replies[0]
+        if values.__class__ is not ARRAY or len(values) != rows:
             # MGET fails as a whole, for one key that may not be read: TYPE and GET then name it
             odd.update(dict.fromkeys(range(rows), odd_reply(replies[0])))
             return [None] * rows
@@ -53,7 +54,7 @@ class String(Datatype):
             for row, value in enumerate(values):
                 if value is None:
                     odd[row] = Odd.UNSURE
-        return values
+        return values  # type: ignore[no-any-return]
 
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         return for_each((b"GET",), keys)

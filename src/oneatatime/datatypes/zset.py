@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
+from .._resp import ARRAY
 from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, nonsense, odd_reply, pairs
 from ._scanned import scanned
 
@@ -23,12 +24,12 @@ class SortedSet(Datatype):
         values: list[Any] = []
         append = values.append
         for reply in replies:
-            if reply.__class__ is not list or not reply:
-                odd[len(values)] = Odd.GONE if reply == [] else odd_reply(reply)
+            if reply.__class__ is not ARRAY or not reply:
+                odd[len(values)] = Odd.GONE if reply.__class__ is ARRAY else odd_reply(reply)
                 append(None)
                 continue
             # RESP3 sends pairs with the score as a number, RESP2 one flat list of strings
-            raw = reply if reply[0].__class__ is list else _scored(pairs(reply))
+            raw = reply if reply[0].__class__ is ARRAY else _scored(pairs(reply))
             if len(raw) > limit:
                 odd[len(values)] = Odd.MORE
             append(raw)
@@ -37,7 +38,7 @@ class SortedSet(Datatype):
     def made(self, raw: Any) -> Any:
         try:
             if raw[0][1].__class__ is float:
-                return [(member, score) for member, score in raw]
+                return list(raw) if raw[0].__class__ is tuple else [(member, score) for member, score in raw]
             return _scored(raw)
         except (IndexError, TypeError, ValueError) as error:
             raise nonsense(self.command, error) from error
