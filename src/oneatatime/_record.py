@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ._errors import Error
+from ._loop import Skin
 
 _OBJECTS = 100  # bytes that Python adds to a key and its value, at least
 
@@ -134,20 +135,15 @@ class Parts:
         return f"<Parts of {self.type} {self.key[:60]!r}, about {self.size} bytes>"
 
 
-class _Elements:
-    """The thin skin between chunks that travel and parts that are looped over."""
+class _Elements(Skin):
+    """Parts that are looped over, of chunks that travel."""
 
     def __init__(self, chunks: AsyncIterator[list[Any]]) -> None:
+        self.items = iter(())
         self._chunks = chunks
-        self._current: Iterator[Any] = iter(())
 
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        for element in self._current:
-            return element
+    async def refill(self) -> Any:
         while True:
-            self._current = iter(await self._chunks.__anext__())
-            for element in self._current:
+            self.items = iter(await self._chunks.__anext__())
+            for element in self.items:
                 return element

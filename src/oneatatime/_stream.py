@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from ._endpoint import Endpoint
 from ._errors import Error, InvalidInput
 from ._flow import Statistics
+from ._loop import Skin
 from ._options import Keys, Options, Selection
 from ._reading import Reading, Shape
 from ._record import Batch, Record
@@ -26,20 +27,15 @@ from .datatypes import values_of
 T = TypeVar("T")
 
 
-class _View(Generic[T]):
+class _View(Skin, Generic[T]):
     """The thin skin over batches: an iterator of items, `async` or plain, that ends with its reading."""
 
     def __init__(self, reading: Reading, shape: Shape) -> None:
-        self.items: Iterator[T] = iter(())
+        self.items = iter(())
         self.shape = shape
         self._reading = reading
 
-    def __aiter__(self) -> AsyncIterator[T]:
-        return self
-
-    async def __anext__(self) -> T:
-        for item in self.items:
-            return item
+    async def refill(self) -> Any:
         return await self._reading.refill(self)
 
     def __iter__(self) -> Iterator[T]:
@@ -49,11 +45,9 @@ class _View(Generic[T]):
 class _Keys(_View[Any]):
     """Keys alone. A stream that begins so reads no values at all."""
 
-    async def __anext__(self) -> Any:
-        for item in self.items:
-            return item
+    async def refill(self) -> Any:
         self._begin()
-        return await super().__anext__()
+        return await super().refill()
 
     def __iter__(self) -> Iterator[Any]:
         self._begin()
@@ -75,7 +69,8 @@ class _Plain(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        for item in self._view.items:
+        items: Iterator[T] = self._view.items
+        for item in items:
             return item
         return self._reading.refill_blocking(self._view)
 

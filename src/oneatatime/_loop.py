@@ -1,0 +1,36 @@
+"""The thin skin between what travels in batches and a loop over items: all that one item costs beyond itself.
+
+Compiled where there was a compiler when this was installed (`_skin.c`); the same in Python here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+
+class PythonSkin:
+    """An async iterator over `items`, and over what the coroutine `refill()` gives when they have run out."""
+
+    items: Iterator[Any]
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Any:
+        for item in self.items:
+            return item
+        return await self.refill()
+
+    async def refill(self) -> Any:
+        """The next item, once there are more; StopAsyncIteration where there are none."""
+        raise NotImplementedError
+
+
+if TYPE_CHECKING:
+    Skin = PythonSkin
+else:
+    try:
+        from ._skin import Skin
+    except ImportError:  # installed without a compiler
+        Skin = PythonSkin
