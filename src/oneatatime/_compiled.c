@@ -7,7 +7,7 @@
    Arrays and sets are tuples. One that holds nothing the garbage collector could be interested in is hidden
    from it: thousands of little containers that wait for the loop cost no collection anything.
 
-   Keys -> commands, words -> dict: see `commands` and `fields`. */
+   Keys -> commands, words -> dict, keys by their shape: see `commands`, `fields`, `alike`. */
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -646,9 +646,113 @@ fields(PyObject *Py_UNUSED(module), PyObject *flat)
     return dict;
 }
 
+/* Words that are alike */
+
+PyDoc_STRVAR(alike_doc,
+"alike(words, digits, /)\n--\n\n"
+"The places of each word in a sequence of bytes: {word: [place, ...]}. Where `digits` are not wanted, words\n"
+"that differ in nothing else are alike.");
+
+static PyObject *
+without_digits(PyObject *word)
+{
+    Py_ssize_t length = PyBytes_GET_SIZE(word);
+    const char *from = PyBytes_AS_STRING(word), *end = from + length;
+    char small[256], *to = small, *kept = small;
+    PyObject *rest = NULL;
+
+    if (length > (Py_ssize_t)sizeof small && (kept = to = PyMem_Malloc((size_t)length)) == NULL)
+        return PyErr_NoMemory();
+    for (; from < end; from++)
+        if (*from < '0' || *from > '9')
+            *to++ = *from;
+    rest = PyBytes_FromStringAndSize(kept, to - kept);
+    if (kept != small)
+        PyMem_Free(kept);
+    return rest;
+}
+
+static int
+add_place(PyObject *found, PyObject *word, Py_ssize_t index)
+{
+    PyObject *place, *places = PyDict_GetItemWithError(found, word);
+    int failed;
+
+    if (places == NULL) {
+        if (PyErr_Occurred() || (places = PyList_New(0)) == NULL)
+            return -1;
+        failed = PyDict_SetItem(found, word, places);
+        Py_DECREF(places); /* the dict holds it */
+        if (failed)
+            return -1;
+    }
+    if ((place = PyLong_FromSsize_t(index)) == NULL)
+        return -1;
+    failed = PyList_Append(places, place);
+    Py_DECREF(place);
+    return failed;
+}
+
+static PyObject *
+alike(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    PyObject *sequence, *found, *word;
+    int digits, failed = 0;
+
+    if (count != 2 || (digits = PyObject_IsTrue(arguments[1])) < 0) {
+        PyErr_SetString(PyExc_TypeError, "alike(words: sequence of bytes, digits: bool)");
+        return NULL;
+    }
+    if ((sequence = PySequence_Fast(arguments[0], "words is a sequence of bytes")) == NULL)
+        return NULL;
+    found = PyDict_New();
+    for (Py_ssize_t index = 0; found != NULL && index < PySequence_Fast_GET_SIZE(sequence); index++) {
+        word = PySequence_Fast_GET_ITEM(sequence, index);
+        if (!PyBytes_Check(word)) {
+            PyErr_SetString(PyExc_TypeError, "words is a sequence of bytes");
+            word = NULL;
+        }
+        else
+            word = digits ? Py_NewRef(word) : without_digits(word);
+        failed = word == NULL || add_place(found, word, index) < 0;
+        Py_XDECREF(word);
+        if (failed)
+            Py_CLEAR(found);
+    }
+    Py_DECREF(sequence);
+    return found;
+}
+
+PyDoc_STRVAR(size_of_doc,
+"size_of(words, /)\n--\n\n"
+"The bytes of all words in a sequence. Raises TypeError where one is not bytes.");
+
+static PyObject *
+size_of(PyObject *Py_UNUSED(module), PyObject *words)
+{
+    PyObject *sequence = PySequence_Fast(words, "words is a sequence of bytes"), *word;
+    Py_ssize_t size = 0;
+
+    if (sequence == NULL)
+        return NULL;
+    for (Py_ssize_t index = 0; index < PySequence_Fast_GET_SIZE(sequence); index++) {
+        word = PySequence_Fast_GET_ITEM(sequence, index);
+        if (!PyBytes_CheckExact(word)) {
+            Py_DECREF(sequence);
+            PyErr_SetString(PyExc_TypeError, "words is a sequence of bytes");
+            return NULL;
+        }
+        size += PyBytes_GET_SIZE(word);
+    }
+    Py_DECREF(sequence);
+    return PyLong_FromSsize_t(size);
+}
+
 static PyMethodDef functions[] = {
+    {"alike", (PyCFunction)(void (*)(void))alike, METH_FASTCALL, alike_doc},
     {"commands", (PyCFunction)(void (*)(void))commands, METH_FASTCALL, commands_doc},
     {"fields", (PyCFunction)fields, METH_O, fields_doc},
+    {"size_of", (PyCFunction)size_of, METH_O, size_of_doc},
     {NULL, NULL, 0, NULL},
 };
 

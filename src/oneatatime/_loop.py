@@ -5,7 +5,7 @@ Compiled where there was a compiler when this was installed (`_skin.c`); the sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 
@@ -27,10 +27,16 @@ class PythonSkin:
         raise NotImplementedError
 
 
+def python_made(make: Callable[[Any], Any] | None, raw: Any) -> Any:
+    """What `make` makes of `raw`, or `raw` itself where `make` is None."""
+    return raw if make is None else make(raw)
+
+
 if TYPE_CHECKING:
     Skin = PythonSkin
+    made = python_made
 else:
     try:
-        from ._skin import Skin
+        from ._skin import Skin, made
     except ImportError:  # installed without a compiler
-        Skin = PythonSkin
+        Skin, made = PythonSkin, python_made

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ._connection import server_error
 from ._errors import ServerFailure
 from ._request import Answer, Burst, ReplyError, ReplyTooBig, for_each
+from ._resp import alike
 from ._shape import SMALL_VALUE, Shape
 from .datatypes import STRING, Datatype, Odd, OddRows, datatype
 
@@ -169,10 +170,12 @@ class Page:
     def types_only(self) -> Bursts:
         """Settles every row by its type alone."""
         answer = yield for_each((b"TYPE",), self.keys)
-        for row, reply in enumerate(answer.replies):
-            name = self._type_name(reply, row)
+        self._check_types(answer.replies, range(len(self.keys)))
+        for reply, rows in alike(answer.replies, True).items():
+            name = str(reply, "utf-8", "replace")
             if name == GONE or self._wanted(datatype(name)):
-                self.types[row] = name
+                for row in rows:
+                    self.types[row] = name
 
     def one_by_one(self) -> Bursts:
         """After a surprise: each row in a burst of its own, so that the surprising one shows itself."""
@@ -219,10 +222,11 @@ class Page:
     def _refused(self, reply: Any, row: int, command: str) -> Exception:
         return server_error(reply, node=self._node, key=self.keys[row], command=command)
 
-    def _type_name(self, reply: Any, row: int) -> str:
-        if reply.__class__ is not bytes:
-            raise self._refused(reply, row, "TYPE")
-        return str(reply, "utf-8", "replace")
+    def _check_types(self, replies: list[Any], rows: Rows) -> None:
+        if not {bytes}.issuperset(map(type, replies)):
+            for row, reply in zip(rows, replies):
+                if reply.__class__ is not bytes:
+                    raise self._refused(reply, row, "TYPE")
 
     # What a round asks
 
@@ -241,12 +245,19 @@ class Page:
         rows = [row for of_shape in untyped.values() for row in of_shape]
 
         def take(replies: list[Any]) -> None:
-            following = iter(replies)
+            start = 0
             for shape, of_shape in untyped.items():
-                found: dict[str, list[int]] = defaultdict(list)
-                for row, reply in zip(of_shape, following):
-                    found[self._type_name(reply, row)].append(row)
-                self._typed(shape, found)
+                names = replies[start : start + len(of_shape)]
+                start += len(of_shape)
+                self._check_types(names, of_shape)
+                found = alike(names, True).items()
+                self._typed(
+                    shape,
+                    {
+                        str(name, "utf-8", "replace"): [of_shape[at] for at in places]
+                        for name, places in found
+                    },
+                )
 
         return for_each((b"TYPE",), self._keys(rows)), take
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ._errors import Error
 from ._loop import Skin
+from ._resp import size_of
 
 _OBJECTS = 100  # bytes that Python adds to a key and its value, at least
 
@@ -54,7 +55,11 @@ class Batch:
     @property
     def weight(self) -> int:
         """About the bytes it takes here: the replies, the keys, and what Python needs for each."""
-        return self.size + sum(map(len, self.keys)) + _OBJECTS * len(self.keys)
+        try:
+            names = size_of(self.keys)
+        except TypeError:  # str by now
+            names = sum(map(len, self.keys))
+        return self.size + names + _OBJECTS * len(self.keys)
 
 
 class Opaque(NamedTuple):

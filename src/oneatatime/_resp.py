@@ -23,6 +23,7 @@ ARRAY: Any = tuple if COMPILED else list
 
 _FEED_SIZE = 16 * 1024  # hiredis moves the rest of what it was fed to the front after each kilobyte parsed
 _INCOMPLETE = object()
+_DIGITS = b"0123456789"
 _HUGE_ARRAY = re.compile(rb"\*[0-9]{8}")
 """hiredis makes room for all elements at once: no memory yet, but seconds of every collection."""
 
@@ -117,3 +118,27 @@ def _fields(flat: Sequence[Any]) -> dict[Any, Any]:
 
 fields: Callable[[Any], dict[Any, Any]] = _compiled.fields if COMPILED else _fields
 """A dict of name, content, name, content, ... Raises TypeError where a name can be none."""
+
+
+def _alike(words: Sequence[bytes], digits: bool) -> dict[bytes, list[int]]:
+    found: dict[bytes, list[int]] = {}
+    for place, word in enumerate(words if digits else [word.translate(None, _DIGITS) for word in words]):
+        if word in found:
+            found[word].append(place)
+        else:
+            found[word] = [place]
+    return found
+
+
+alike: Callable[[Sequence[bytes], bool], dict[bytes, list[int]]] = _compiled.alike if COMPILED else _alike
+"""The places of each word. Where `digits` are not wanted, words that differ in nothing else are alike."""
+
+
+def _size_of(words: Sequence[bytes]) -> int:
+    if not {bytes}.issuperset(map(type, words)):
+        raise TypeError("words is a sequence of bytes")
+    return sum(map(len, words))
+
+
+size_of: Callable[[Sequence[bytes]], int] = _compiled.size_of if COMPILED else _size_of
+"""The bytes of all words. Raises TypeError where one is not bytes."""

@@ -10,7 +10,7 @@ from ._errors import InvalidInput, ProtocolViolation
 from ._options import Selection
 from ._partition import POSITIONS, Partition, position
 from ._request import Burst, ReplyError, command
-from ._resp import ARRAY
+from ._resp import ARRAY, size_of
 
 _OVERRUN = 100  # keys by which a reply may pass its COUNT, and more
 _CURSOR = re.compile(rb"[0-9]{1,20}")
@@ -151,7 +151,7 @@ class Scan:
             and isinstance(reply[0], bytes)
             and _CURSOR.fullmatch(reply[0])
             and reply[1].__class__ is ARRAY
-            and {bytes}.issuperset(map(type, reply[1]))
+            and _are_words(reply[1])
             and (cursor := int(reply[0])) < POSITIONS
         ):
             return cursor, list(reply[1])
@@ -163,3 +163,10 @@ class Scan:
             text = f"this server has no type {self._selection.types[0]!r}: {reply}"
             return InvalidInput(text, node=self._node, command="SCAN")
         return server_error(reply, node=self._node, command="SCAN")
+
+
+def _are_words(keys: Any) -> bool:
+    try:
+        return size_of(keys) >= 0
+    except TypeError:
+        return False

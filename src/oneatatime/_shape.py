@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ._options import KiB
+from ._resp import alike
 from .datatypes import SMALL, STRING, Datatype
 
 FIRST_LIMIT = 8
@@ -25,6 +26,8 @@ _MOST_SHAPES = 4096
 _UNIFORM_AFTER = 256  # keys of one type in a row
 _MIXED_SHARE = 0.03  # wrong guesses in a page from which on shapes are worth their while
 _PAGE_BYTES = 48 * KiB
+WRITTEN_AT_ONCE = 64 * KiB
+"""Bytes of replies that a server writes before it looks after others."""
 _LEAST_PAGE = 32  # keys: below that the cost of a burst weighs more
 LONGEST_BURST = 0.001
 """Seconds of server time."""
@@ -33,7 +36,6 @@ _SECONDS_PER_KEY, _SECONDS_PER_ELEMENT = 0.000_001, 0.000_000_25
 SECONDS_PER_BUCKET = 0.000_000_2
 """Of SCAN, for each key that COUNT asks for."""
 _PROVEN = 32  # values to have seen before trusting them to be small
-_DIGITS = b"0123456789"
 _FIRST_WORD = re.compile(rb"[^:/|.\-_]*[:/|.\-_]?")
 FIRST_BYTES = 16.0 * KiB
 """What a key's replies are taken to weigh before any was seen."""
@@ -140,7 +142,7 @@ class Shapes:
         known = self._known
         alone: list[int] = []
         groups: list[tuple[Shape, list[int]]] = []
-        for name, rows in _rows_by(range(len(keys)), [key.translate(None, _DIGITS) for key in keys]):
+        for name, rows in alike(keys, False).items():
             shape = known.get(name)
             if shape is None:
                 if len(rows) == 1 or len(known) >= _MOST_SHAPES:
@@ -148,8 +150,10 @@ class Shapes:
                     continue
                 shape = known[name] = Shape()
             groups.append((shape, rows))
-        for name, rows in _rows_by(alone, [_FIRST_WORD.match(keys[row])[0] for row in alone]):  # type: ignore[index]
-            words = self._by_first_word
+        words = self._by_first_word
+        firsts = [_FIRST_WORD.match(keys[row])[0] for row in alone]  # type: ignore[index]
+        for name, places in alike(firsts, True).items():
+            rows = [alone[place] for place in places]
             shape = words.get(name) or words.setdefault(name if len(words) < _MOST_SHAPES else b"", Shape())
             groups.append((shape, rows))
         return groups
@@ -200,13 +204,3 @@ class Shapes:
                 size.long = size.long or one.long
                 size.seen += one.seen
                 size.more += one.more
-
-
-def _rows_by(rows: Iterable[int], names: Iterable[bytes]) -> Iterable[tuple[bytes, list[int]]]:
-    by_name: dict[bytes, list[int]] = {}
-    for row, name in zip(rows, names):
-        if name in by_name:
-            by_name[name].append(row)
-        else:
-            by_name[name] = [row]
-    return by_name.items()

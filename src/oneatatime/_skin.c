@@ -302,25 +302,45 @@ static PyTypeObject SkinType = {
     .tp_new = PyType_GenericNew,
 };
 
+PyDoc_STRVAR(made_doc,
+"made(make, raw, /)\n--\n\n"
+"What `make` makes of `raw`, or `raw` itself where `make` is None.");
+
+static PyObject *
+made(PyObject *Py_UNUSED(module), PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "made(make, raw)");
+        return NULL;
+    }
+    return arguments[0] == Py_None ? Py_NewRef(arguments[1]) : PyObject_CallOneArg(arguments[0], arguments[1]);
+}
+
+static PyMethodDef functions[] = {
+    {"made", (PyCFunction)(void (*)(void))made, METH_FASTCALL, made_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT,
     .m_name = "oneatatime._skin",
     .m_doc = "The thin skin of a stream, compiled.",
     .m_size = -1,
+    .m_methods = functions,
 };
 
 PyMODINIT_FUNC
 PyInit__skin(void)
 {
-    PyObject *made;
+    PyObject *created;
 
     if ((name_refill = PyUnicode_InternFromString("refill")) == NULL
         || (name_throw = PyUnicode_InternFromString("throw")) == NULL
         || (name_close = PyUnicode_InternFromString("close")) == NULL
         || PyType_Ready(&StepType) < 0)
         return NULL;
-    made = PyModule_Create(&module);
-    if (made != NULL && PyModule_AddType(made, &SkinType) < 0)
-        Py_CLEAR(made);
-    return made;
+    created = PyModule_Create(&module);
+    if (created != NULL && PyModule_AddType(created, &SkinType) < 0)
+        Py_CLEAR(created);
+    return created;
 }

@@ -1,7 +1,9 @@
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 class Skin:
     items: Iterator[Any]
     def __aiter__(self) -> Any: ...
     def __anext__(self) -> Awaitable[Any]: ...
+
+def made(make: Callable[[Any], Any] | None, raw: Any, /) -> Any: ...

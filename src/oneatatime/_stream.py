@@ -72,7 +72,8 @@ class _Plain(Generic[T]):
         items: Iterator[T] = self._view.items
         for item in items:
             return item
-        return self._reading.refill_blocking(self._view)
+        item = self._reading.refill_blocking(self._view)
+        return item
 
 
 class _Failing:

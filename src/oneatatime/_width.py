@@ -6,6 +6,8 @@ back, and one more. On a loopback that is two, over a network of 20 ms some doze
 
 from __future__ import annotations
 
+_OFTEN = 1.5  # waits of a page from which on one page of the others is not enough to work on meanwhile
+
 
 class Width:
     """`target`: how many bursts should be under way. It starts at `least` and never passes `most`."""
@@ -13,14 +15,19 @@ class Width:
     def __init__(self, least: int, most: int) -> None:
         self.target = least
         self._least = least
+        self._waits = 1.0
         self._most = max(least, most)
 
-    def saw(self, work: float, way: float, fitting: int) -> None:
+    def saw(self, work: float, way: float, fitting: int, waits: float = 1.0) -> None:
         """A page is about `work` seconds for the server, the way there and back `way` seconds.
 
-        `fitting` is how many such pages fit what may be read ahead.
+        `fitting` is how many such pages fit what may be read ahead; `waits` how often a page waits for the
+        server: for the answer to each burst that stands on the one before, and for each piece of a long one.
         """
+        self._waits += (waits - self._waits) / 8
         needed = int((way + work) / max(work, 1e-6)) + 1
+        if self._waits > _OFTEN:
+            needed *= 2
         self.target = max(self._least, min(self._most, fitting, needed))
 
     def ease(self, share: float) -> None:

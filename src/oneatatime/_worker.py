@@ -27,7 +27,7 @@ from ._record import Batch
 from ._request import Burst, ReplyTooBig
 from ._scan import Border, Scan
 from ._session import Pending, Session
-from ._shape import LONGEST_BURST, SECONDS_PER_BUCKET, Shapes
+from ._shape import LONGEST_BURST, SECONDS_PER_BUCKET, WRITTEN_AT_ONCE, Shapes
 from ._source import KeySource
 from ._survey import Survey
 from ._width import Width
@@ -149,11 +149,12 @@ class Work:
         finally:
             session.abort()
 
-    def measure(self, scanned: int, read: int, round_trip: float) -> None:
+    def measure(self, scanned: int, read: int, bursts: int, round_trip: float) -> None:
         """After a page: how many such pages should be under way."""
         self.way = min(self.way, round_trip)  # of all connections: a busy loop makes a short way look long
         weight = int(read * self.shapes.bytes_per_key) if not self.names_only else 0
-        self.width.saw(self.work(scanned, read), self.way, self.options.ahead // max(weight, 1))
+        fitting = self.options.ahead // max(weight, 1)
+        self.width.saw(self.work(scanned, read), self.way, fitting, max(bursts, weight / WRITTEN_AT_ONCE))
         self.width.ease(self.guard.ease)
 
     def watch(self, answered: Pending) -> None:
@@ -207,15 +208,15 @@ async def read_partition(work: Work, scan: Scan, session: Session, spawn: Spawn)
         turn = await work.turn(session.connection, count, len(keys))
         steps = _steps(work, fetch, keys, by_type=scan.by_type)
         first = next(steps, None)
-        bursts = [] if scan.finished else [scan.request()]
+        asking = [] if scan.finished else [scan.request()]
         if isinstance(first, Burst):
-            bursts.append(first)
-        sent = session.send(*bursts) if bursts else []
+            asking.append(first)
+        sent = session.send(*asking) if asking else []
         if not scan.finished:
             asked = sent[0]
-        await drive(work, session, steps, first, sent[-1] if isinstance(first, Burst) else None)
+        bursts = await drive(work, session, steps, first, sent[-1] if isinstance(first, Burst) else None)
         turn.end()
-        work.measure(count, len(keys), session.connection.round_trip)
+        work.measure(count, len(keys), bursts, session.connection.round_trip)
         work.widen(spawn)
         await work.server.look_again(session.connection)
     work.scans.remove(scan)
@@ -247,17 +248,20 @@ def _nothing() -> Batches:
 
 async def drive(
     work: Work, session: Session, steps: Batches, item: Burst | Batch | None, sent: Pending | None
-) -> None:
+) -> int:
     """Runs a fetch to its end: sends its bursts, gives it the answers, hands its batches over.
 
-    `item` is what it yielded first; `sent` the same, where it has been sent already.
+    Returns how many bursts there were. `item` is what it yielded first; `sent` the same, where it has been
+    sent already.
     """
+    bursts = 0
     with fitting(session.node), contextlib.suppress(StopIteration):
         while item is not None:
             if isinstance(item, Batch):
                 await work.flow.put(item)
                 item = next(steps)
                 continue
+            bursts += 1
             if sent is None:
                 await work.pace.turn(session.connection, work=item.replies * work.shapes.work_per_key)
                 (sent,) = session.send(item)
@@ -272,6 +276,7 @@ async def drive(
             else:
                 item = steps.send(answer)
             sent = None
+    return bursts
 
 
 # The keys that somebody gives: one task begins pages, the other finishes them in order
@@ -343,9 +348,9 @@ async def finish_pages(work: Work, session: Session, begun: Begun) -> None:
     while (page := await begun.pages.get()) is not None:
         if isinstance(page, Exception):
             raise page
-        await drive(work, session, page.steps, page.first, page.sent)
+        bursts = await drive(work, session, page.steps, page.first, page.sent)
         page.turn.end()
-        work.measure(0, page.keys, session.connection.round_trip)
+        work.measure(0, page.keys, bursts, session.connection.round_trip)
         begun.pages.task_done()
         begun.finished_one()
         await work.server.look_again(session.connection)

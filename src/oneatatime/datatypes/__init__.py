@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from .._loop import made
 from .._record import Batch
 from ._datatype import WHOLE as WHOLE
 from ._datatype import Datatype as Datatype
@@ -38,12 +39,7 @@ def values_of(batch: Batch) -> Iterable[Any]:
         return batch.values
     if isinstance(batch.types, str):
         return map(datatype(batch.types).made, batch.values)
-    return map(_made, batch.types, batch.values)
-
-
-def _made(name: str, raw: Any) -> Any:
-    make = _MAKERS.get(name)
-    return make(raw) if make is not None else raw
+    return map(made, map(_MAKERS.get, batch.types), batch.values)
 
 
 _MAKERS = {name: kind.made for name, kind in _KNOWN.items() if not kind.plain}
