@@ -305,6 +305,9 @@ class Page:
         words = _METADATA_COMMANDS[name]
 
         def take(replies: list[Any]) -> None:
+            if {int}.issuperset(map(type, replies)):  # PTTL: -1 does not expire, -2 is gone
+                self.metadata[name] = [None if reply < 0 else reply for reply in replies]
+                return
             column: list[Any] = []
             for row, reply in enumerate(replies):
                 if isinstance(reply, ReplyError) and "no such key" not in str(reply):
@@ -343,6 +346,4 @@ _METADATA_COMMANDS = {
 def _metadata_value(name: str, reply: Any) -> Any:
     if reply is None or isinstance(reply, ReplyError):
         return None
-    if name == "encoding":
-        return reply.decode()
-    return None if reply < 0 else reply  # PTTL: -1 does not expire, -2 is gone
+    return reply.decode() if name == "encoding" else reply
