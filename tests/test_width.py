@@ -74,3 +74,29 @@ async def test_a_slow_loop_near_the_server_needs_no_more_connections(server, adm
 
 def _names(admin) -> list[bytes]:
     return [client["name"].encode() for client in admin.client_list()]
+
+
+def test_pages_that_wait_for_more_than_one_answer_have_company() -> None:
+    width = Width(2, 32)
+    width.saw(0.001, 0.0001, 100, waits=17)  # the first pages find out what there is
+    width.saw(0.001, 0.0001, 100)
+    assert width.target == 2
+    for _ in range(100):
+        width.saw(0.001, 0.0001, 100, waits=2)
+    assert width.target == 4
+
+
+async def test_keys_whose_names_tell_no_type_are_read_over_more_connections(tcp_server) -> None:
+    with tcp_server.admin.pipeline() as pipe:
+        for number in range(60_000):
+            if number % 2:
+                pipe.set(f"item:{number}", "x")
+            else:
+                pipe.hset(f"item:{number}", "field", "x")
+        pipe.execute()
+    stream = oneatatime.stream(tcp_server.url)
+    most = 0
+    async for batch in stream.batches():
+        most = max(most, len(stream._work.scans))
+        assert batch
+    assert most == 4

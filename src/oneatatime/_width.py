@@ -6,6 +6,7 @@ back, and one more. On a loopback that is two, over a network of 20 ms some doze
 
 from __future__ import annotations
 
+_MEMORY = 32  # pages that count: the first ones find out what there is, and wait more often than others
 _OFTEN = 1.5  # waits of a page from which on one page of the others is not enough to work on meanwhile
 
 
@@ -24,7 +25,7 @@ class Width:
         `fitting` is how many such pages fit what may be read ahead; `waits` how often a page waits for the
         server: for the answer to each burst that stands on the one before, and for each piece of a long one.
         """
-        self._waits += (waits - self._waits) / 8
+        self._waits += (min(waits, 2.0) - self._waits) / _MEMORY
         needed = int((way + work) / max(work, 1e-6)) + 1
         if self._waits > _OFTEN:
             needed *= 2

@@ -154,7 +154,9 @@ class Work:
         self.way = min(self.way, round_trip)  # of all connections: a busy loop makes a short way look long
         weight = int(read * self.shapes.bytes_per_key) if not self.names_only else 0
         fitting = self.options.ahead // max(weight, 1)
-        self.width.saw(self.work(scanned, read), self.way, fitting, max(bursts, weight / WRITTEN_AT_ONCE))
+        self.width.saw(
+            self.work(scanned, read), self.way, fitting, max(bursts, 1 + weight // WRITTEN_AT_ONCE)
+        )
         self.width.ease(self.guard.ease)
 
     def watch(self, answered: Pending) -> None:
