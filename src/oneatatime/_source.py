@@ -7,12 +7,15 @@ for a page to fill, and a fast one is fetched a page at a time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sized
 from typing import Any
 
 from ._errors import InvalidInput
 from ._options import Selection
+from ._resp import size_of
 
 _PATIENCE = 0.001  # seconds a plain iterator may take over one page
 _REVERSIBLE = ("surrogateescape", "surrogatepass")  # error handlers of which encoding undoes decoding
@@ -33,6 +36,7 @@ class KeySource:
         self.taken = 0
         self.slow = False  # a plain iterator that takes its time, and the event loop's with it
         self._keys = keys
+        self._ready = isinstance(keys, list | tuple)
         self._pulling: AsyncIterator[Any] | None = None
         self._iterator: Iterator[Any] | None = None
         self._pulled: list[bytes] = []
@@ -55,9 +59,22 @@ class KeySource:
         else:
             if self._iterator is None:
                 self._iterator = iter(self._keys)
-            page = self._take_plain(self._iterator, most, most_bytes)
+            ready = self._take_ready(self._iterator, most, most_bytes)
+            page = self._take_plain(self._iterator, most, most_bytes) if ready is None else ready
         self.taken += len(page)
         return page
+
+    def _take_ready(self, iterator: Iterator[Any], most: int, most_bytes: int) -> list[bytes] | None:
+        """Keys of a list, all at once; None where they have to be looked at one by one."""
+        if not self._ready:
+            return None
+        given = list(itertools.islice(iterator, most))
+        with contextlib.suppress(InvalidInput):
+            page = [key if key.__class__ is bytes else self._as_key(key) for key in given]
+            if size_of(page) <= most_bytes:
+                return page
+        self._ready, self._iterator = False, itertools.chain(given, iterator)
+        return None
 
     def _take_plain(self, iterator: Iterator[Any], most: int, most_bytes: int) -> list[bytes]:
         if self._error is not None:
