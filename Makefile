@@ -7,13 +7,17 @@ BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check bench bench-memory bench-pace test-matrix servers clean
+.PHONY: demo test test-python check bench bench-memory bench-pace test-matrix servers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto tests
+
+# The same tests without what is compiled, as after an installation without a compiler.
+test-python: $(VENV)/.test
+	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n auto tests
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
