@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-python check bench bench-memory bench-pace test-matrix servers clean
+.PHONY: demo test test-python check bench bench-memory bench-pace bench-far bench-growth bench-startup bench-probe test-matrix servers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -31,6 +31,22 @@ bench: $(VENV)/.test
 # Peak memory, each case in a process of its own (minutes, and a few GB).
 bench-memory: $(VENV)/.test
 	$(BIN)/python -m benchmarks.memory
+
+# From far away: through a proxy that delays everything by 20 ms (two minutes).
+bench-far: $(VENV)/.test
+	$(BIN)/python -m benchmarks.far
+
+# What a key costs in databases of 100 thousand to 5 million (three minutes).
+bench-growth: $(VENV)/.test
+	$(BIN)/python -m benchmarks.growth
+
+# How long until an import is done, and the command line's help (half a minute).
+bench-startup: $(VENV)/.test
+	$(BIN)/python -m benchmarks.startup
+
+# What another client feels while everything is read at full speed (six minutes).
+bench-probe: $(VENV)/.test
+	$(BIN)/python -m benchmarks.probe
 
 # How well limits on keys, bytes and server time are kept, over ten seconds each (four minutes).
 bench-pace: $(VENV)/.test

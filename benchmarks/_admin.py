@@ -39,6 +39,11 @@ class Admin:
         lines = self.call("INFO", section).decode().splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line)
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the server so far."""
+        cpu = self.info("cpu")
+        return float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"])
+
     def load(self, commands: Iterable[Command]) -> None:
         """Send all the commands, many at a time; the first error reply is raised."""
         together: list[bytes] = []

@@ -66,13 +66,12 @@ def _run(reader: Reader, reading: Coroutine[Any, Any, Tally]) -> Tally:
 
 def _server(admin: Admin) -> tuple[float, int]:
     """CPU seconds of the server so far, and the commands it has run, ours for counting left out."""
-    cpu = admin.info("cpu")
     calls = sum(
         int(fields.split("calls=", 1)[1].split(",", 1)[0])
         for name, fields in admin.info("commandstats").items()
         if name != "cmdstat_info"
     )
-    return float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"]), calls
+    return admin.cpu_seconds(), calls
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ class Workload:
     `ask`      "items", only the "keys", or "these": the values of a list of keys in random order
     `only`     read just this type, found by the server's SCAN
     `ttl`      ask for the time to live too; every second key has one
-    `default`  part of a run without --only or --all
     `needs`    a command that the server must have, else the row is left out
     """
 
@@ -38,7 +37,6 @@ class Workload:
     ask: str = "items"
     only: str | None = None
     ttl: bool = False
-    default: bool = False
     needs: str | None = None
 
     def expected(self, loaded: int) -> int:
@@ -106,8 +104,8 @@ def _write(kind: str, key: bytes, elements: int) -> Iterator[Command]:
 _MIXED = (100 + 5 * 5) / 6  # mean len(): a string of 100 B and five collections of 5
 
 _ROWS = [
-    Workload("strings-100", "strings of 100 B", 1_000_000, strings(100), ("string",), 100, default=True),
-    Workload("hashes-5", "hashes of 5 fields", 300_000, of_type("hash"), ("hash",), 5, default=True),
+    Workload("strings-100", "strings of 100 B", 1_000_000, strings(100), ("string",), 100),
+    Workload("hashes-5", "hashes of 5 fields", 300_000, of_type("hash"), ("hash",), 5),
     Workload("strings-10", "strings of 10 B", 1_000_000, strings(10), ("string",), 10),
     Workload("strings-10k", "strings of 10 kB", 100_000, strings(10_000), ("string",), 10_000),
     Workload("hashes-50", "hashes of 50 fields", 50_000, of_type("hash", 50), ("hash",), 50),

@@ -56,6 +56,11 @@ class Reading:
         return self.server_cpu / self.elapsed
 
     @property
+    def ceiling(self) -> float:
+        """Keys a second that the server could give, were it busy all of the time."""
+        return self.keys / self.server_cpu if self.server_cpu else 0.0
+
+    @property
     def microseconds(self) -> float:
         return self.cpu / self.keys * 1e6
 
@@ -100,7 +105,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     names = ", ".join(WORKLOADS)
     parser.add_argument("--only", action="append", metavar="WORKLOAD", help=f"repeatable; one of {names}")
-    parser.add_argument("--all", action="store_true", help="all workloads (default: the first two)")
     parser.add_argument("--readers", action="append", metavar="TEXT", help="readers whose name holds TEXT")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="0.1: a tenth of the keys, for a quick look")
@@ -108,7 +112,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--module", action="append", default=[], metavar="FILE", help="the server loads it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single reading there")
     options = parser.parse_args()
-    wanted = options.only or [name for name, row in WORKLOADS.items() if options.all or row.default]
+    wanted = options.only or list(WORKLOADS)
     if unknown := [name for name in wanted if name not in WORKLOADS]:
         parser.error(f"no workload {unknown[0]!r}; there are {names}")
     options.workloads = [WORKLOADS[name] for name in wanted]
@@ -213,7 +217,7 @@ def _details(readings: Readings) -> str:
     return table(head, rows)
 
 
-_FIGURES = ("keys/s", "server busy", "client us/key", "commands/key")
+_FIGURES = ("keys/s", "server busy", "ceiling", "client us/key", "commands/key")
 
 
 def _figures(readings: Sequence[Reading]) -> list[str]:
@@ -222,6 +226,7 @@ def _figures(readings: Sequence[Reading]) -> list[str]:
     return [
         short(_median(readings, "rate")),
         f"{_median(readings, 'busy'):.2f}",
+        short(_median(readings, "ceiling")),
         f"{_median(readings, 'microseconds'):.2f}",
         f"{_median(readings, 'commands_per_key'):.3f}",
     ]

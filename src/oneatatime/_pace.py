@@ -24,7 +24,11 @@ _LEAST_WAIT = 0.001
 
 _LOOK = 0.1  # seconds between looks at the server's clock
 _SETTLING = 0.01  # seconds until the server has done what was sent
-_QUIET, _QUIET_EVERY = 0.03, 2.0  # seconds in which nothing is sent, to see what the others take
+_QUIET, _LEAST_QUIET = 0.08, 0.02  # seconds in which nothing is sent, to see what the others take
+_QUIET_EVERY = 2.0
+_MEMORY = 0.7  # how much of what was seen of the others before still counts
+_DOUBT = 1.5  # times what was expected: then the others may take more than they did
+_NOISE = 0.01  # of the time: a server that nobody asks anything works too
 _SURPRISE = 4  # times what was expected: more than that in one look was not us
 
 
@@ -74,7 +78,7 @@ class Pace:
         self._options = options
         self._shapes = shapes
         self._keys = 0
-        self._load = Load() if options.max_load is not None else None
+        self._load = Load(options.max_load) if options.max_load is not None else None
         limits = [
             self._limit(options.rate, lambda: self._keys),
             self._limit(options.bandwidth, lambda: traffic.received),
@@ -142,15 +146,20 @@ class Load:
     """How much of the server's time goes to us: its own clock of CPU time, less what the others take.
 
     Between two looks at that clock, what was sent counts as the model says, times what the model was off
-    by lately. What the others take is seen in short moments in which nothing is sent.
+    by lately. What the others take is seen in short moments in which nothing is sent: now and then, and at
+    once where the clock tells of far more than was expected, for either may have become dearer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: float) -> None:
         self.held = False
+        self._quiet = (
+            _QUIET * (1 - most) + _LEAST_QUIET
+        )  # a stream that mostly waits loses nothing by waiting
         self._measured = 0.0
         self._expected = 0.0
         self._cost = 1.0
-        self._others = 0.0  # share of the time
+        self._others = 0.0  # seconds of the server in `_seen` seconds: lately, the latest counting most
+        self._seen = 0.0
         self._clock: float | None = None
         self._looked = 0.0
         self._quiet_at = 0.0
@@ -172,32 +181,41 @@ class Load:
         self._looking = True
         try:
             await self._look(connection)
-            if time.perf_counter() - self._quiet_at > _QUIET_EVERY:
-                await self._look_at_others(connection)
         finally:
             self._looking = self.held = False
 
     async def _look(self, connection: Connection) -> None:
-        clock, now = await _cpu_seconds(connection), time.perf_counter()
-        if self._clock is not None:
-            ours = clock - self._clock - self._others * (now - self._looked)
-            ours = max(0.0, min(ours, _SURPRISE * self._cost * self._expected))
-            self._measured += ours
-            if ours:
-                self._cost = (self._cost + ours / self._expected) / 2
-            self._expected = 0.0
-        self._clock, self._looked = clock, now
+        used, seconds = await self._passed(connection)
+        doubtful = self._less_others(used, seconds) > _DOUBT * self._cost * self._expected + _NOISE * seconds
+        if doubtful or self._looked - self._quiet_at > _QUIET_EVERY:
+            self.held = True
+            await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
+            more, later = await self._passed(connection)
+            used, seconds = used + more, seconds + later
+            await self._look_at_others(connection, memory=0.0 if doubtful else _MEMORY)
+        ours = min(self._less_others(used, seconds), _SURPRISE * self._cost * self._expected)
+        self._measured += ours
+        if ours:
+            self._cost = (self._cost + ours / self._expected) / 2
+        self._expected = 0.0
 
-    async def _look_at_others(self, connection: Connection) -> None:
-        self.held = True
-        await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
-        await self._look(connection)
-        before, began = await _cpu_seconds(connection), time.perf_counter()
-        looking = before - (self._clock or 0.0)  # looking costs too, and the others are not to blame for it
-        await asyncio.sleep(_QUIET)
+    async def _look_at_others(self, connection: Connection, memory: float) -> None:
+        looking, _ = await self._passed(connection)  # two looks one after the other: what looking costs
+        await asyncio.sleep(self._quiet)
+        used, seconds = await self._passed(connection)
+        self._others = memory * self._others + max(0.0, used - looking)
+        self._seen = memory * self._seen + seconds
+        self._quiet_at = self._looked
+
+    def _less_others(self, used: float, seconds: float) -> float:
+        return max(0.0, used - seconds * self._others / self._seen) if self._seen else used
+
+    async def _passed(self, connection: Connection) -> tuple[float, float]:
+        """Seconds that the server has worked since the last look, and how long that was ago."""
         clock, now = await _cpu_seconds(connection), time.perf_counter()
-        self._others = max(0.0, clock - before - looking) / (now - began)
-        self._clock, self._looked, self._quiet_at = clock, now, now
+        before, looked = self._clock, self._looked
+        self._clock, self._looked = clock, now
+        return (clock - before, now - looked) if before is not None else (0.0, 0.0)
 
 
 async def _cpu_seconds(connection: Connection) -> float:
