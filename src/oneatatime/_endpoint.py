@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from ._client import ACCEPTED, Settings, settings_of
 from ._errors import InvalidInput
@@ -164,6 +163,8 @@ class Endpoint:
 
     def __repr__(self) -> str:
         if self.username and self.password:
+            from urllib.parse import quote
+
             who = f"{quote(self.username, safe='')}:***@"
         elif self.password:
             who = ":***@"

@@ -21,7 +21,7 @@ All are picklable, because engines send them between processes, and none holds a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _LONGEST_KEY_SHOWN = 80
@@ -142,3 +142,11 @@ def _rebuilt(
     command: str | None,
 ) -> Error:
     return kind(message, node=node, key=key, command=command)
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """What somebody may have meant who wrote `name`."""
+    import difflib  # only for messages: an import that is not needed should not take time
+
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return near[0] if near else None

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import codecs
-import difflib
 import math
 from collections.abc import AsyncIterable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._errors import InvalidInput
+from ._errors import InvalidInput, closest
 
 KiB = 1024
 MiB = 1024 * 1024
@@ -167,8 +166,7 @@ def _type_name(name: str) -> str:
         return known[name.lower()]
     if len(name) == _MODULE_TYPE_LENGTH and name.lower() not in _NO_TYPES:  # a module we have not heard of
         return name
-    near = difflib.get_close_matches(name.lower(), [*known, *TYPE_ALIASES], n=1)
-    meant = _NO_TYPES.get(name.lower()) or (near[0] if near else None)
+    meant = _NO_TYPES.get(name.lower()) or closest(name.lower(), [*known, *TYPE_ALIASES])
     hint = f"did you mean {meant!r}? " if meant else ""
     raise InvalidInput(
         f"there is no type {name!r}: {hint}the types are {', '.join(CORE_TYPES)}, json, "

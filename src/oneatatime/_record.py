@@ -32,7 +32,7 @@ class Record(NamedTuple):
     encoding: str | None = None
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Batch:
     """The records of one page, column by column: what travels between worker and loop.
 
@@ -83,7 +83,7 @@ class RepeatedFields(dict[Any, Any]):
         self.pairs = pairs
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class PartsSource:
     """How a `Parts` gets at its data: made by the room that owns connections, called by the value."""
 

@@ -14,7 +14,7 @@ from ._request import Answer, Burst, Dropped
 from ._wire import Traffic
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Pending:
     """A burst that has been written, and the future that has its answer."""
 

@@ -18,7 +18,7 @@ _HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked 
 _LEAST_HEADROOM = 256 * MiB
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Survey:
     """The server as it was found: its keys, its process, and whether it has memory to spare.
 

@@ -7,13 +7,11 @@ its own errors quote the password.)
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Collection
-from urllib.parse import parse_qsl, unquote_to_bytes
 
-from ._errors import InvalidInput
+from ._errors import InvalidInput, closest
 
 SHAPE = "write redis://user:password@host:6379/0"
 
@@ -88,8 +86,8 @@ def settings_of_url(url: str, known: Collection[str]) -> dict[str, str | bool]:
 def _wrong_scheme(scheme: str) -> InvalidInput:
     if "cluster" in scheme or "sentinel" in scheme:
         return InvalidInput("clusters and Sentinel are not read yet, one server is: write redis://host:6379")
-    near = difflib.get_close_matches(scheme, _SCHEMES, n=1)
-    hint = f": did you mean {near[0]}://?" if near else ""
+    near = closest(scheme, _SCHEMES)
+    hint = f": did you mean {near}://?" if near else ""
     got = f", not {scheme}://" if re.fullmatch(r"[a-z][a-z0-9+.-]{0,20}", scheme) else ""
     return InvalidInput(f"a URL begins with one of {', '.join(f'{each}://' for each in _SCHEMES)}{got}{hint}")
 
@@ -134,6 +132,8 @@ def _db(path: str) -> str:
 
 def _options(query: str, known: Collection[str], *, suspect: bool) -> dict[str, str]:
     """The options after the `?`. If `suspect`, they may be the rest of a password: none is shown."""
+    from urllib.parse import parse_qsl  # where it is used: `import oneatatime` is to be quick
+
     try:
         pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
     except ValueError:
@@ -158,14 +158,16 @@ def _options(query: str, known: Collection[str], *, suspect: bool) -> dict[str, 
 def _unknown_option(name: str, known: Collection[str], *, suspect: bool) -> InvalidInput:
     if suspect or not re.fullmatch("[a-z_]{1,40}", name):
         return InvalidInput(f"the URL has an option that does not exist: {_BARE}")
-    near = difflib.get_close_matches(name, [*known, *_IGNORED], n=1)
-    hint = f"did you mean {near[0]}" if near else f"there are {', '.join(sorted(known))}"
+    near = closest(name, [*known, *_IGNORED])
+    hint = f"did you mean {near}" if near else f"there are {', '.join(sorted(known))}"
     if name in ("ssl", "tls"):
         hint = "TLS is asked for by rediss:// or valkeys://"
     return InvalidInput(f"the URL has no option {name!r}: {hint}")
 
 
 def _decoded(name: str, value: str) -> str:
+    from urllib.parse import unquote_to_bytes
+
     try:
         return unquote_to_bytes(value).decode()
     except UnicodeError:

@@ -30,7 +30,7 @@ _OVERSLEPT = 1.0  # seconds by which a timer of a loop that is not blocked will 
 _NEVER = float("inf")
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Traffic:
     """What went over some connections: commands and bursts sent, bytes received."""
 

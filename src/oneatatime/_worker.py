@@ -42,7 +42,7 @@ _LEAST_BURST = 16 * KiB  # below that the cost of a burst weighs more than what 
 _CAUTION = 8  # a server that evicts when it is full is asked for so many times less at once
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Work:
     """What the workers of one stream share. It knows nothing of the stream, which may be dropped."""
 
@@ -284,7 +284,7 @@ async def drive(
 # The keys that somebody gives: one task begins pages, the other finishes them in order
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Begun:
     """Pages that have been asked for, in their order: as many under way as `width` says."""
 
@@ -305,7 +305,7 @@ class Begun:
             self.room.release()
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class _BegunPage:
     keys: int
     turn: Turn

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +27,8 @@ class Json(Datatype):
         return for_each((b"JSON.GET",), keys)
 
     def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
+        import json  # where it is used: most keyspaces hold no documents
+
         values: list[Any] = []
         for row, reply in enumerate(replies):
             if reply.__class__ is bytes:
@@ -52,9 +53,11 @@ class Json(Datatype):
             yield [], None
         else:
             whole = _first((yield [], command(b"JSON.GET", key, bounded=False)))
-            yield ([] if whole is None else [json.loads(whole)]), None
+            yield ([] if whole is None else [_document(whole)]), None
 
     def weight(self, value: Any) -> int:
+        import json
+
         return len(json.dumps(value))
 
     def decoded(self, value: Any, text: Text) -> Any:
@@ -78,7 +81,7 @@ def _members(key: bytes, chunk: int) -> Steps:
                 if "does not exist" not in str(reply):
                     raise reply
             elif reply is not None:  # else the member or the key went away meanwhile
-                parts.append((name.decode(), json.loads(reply)))
+                parts.append((name.decode(), _document(reply)))
         start += len(asked)
         count = next_count(count, len(asked), answer.size, chunk)
     yield parts, None
@@ -91,7 +94,7 @@ def _elements(key: bytes, chunk: int) -> Steps:
         path = b"$[%d:%d]" % (start, start + count)
         answer = yield parts, command(b"JSON.GET", key, path, bounded=False)
         text = _first(answer)
-        parts = [] if text is None else json.loads(text)
+        parts = [] if text is None else _document(text)
         if len(parts) < count:
             yield parts, None
             return
@@ -109,3 +112,9 @@ def _first(answer: Answer) -> Any:
     if isinstance(reply, ReplyError):
         raise reply
     return reply
+
+
+def _document(text: bytes) -> Any:
+    import json
+
+    return json.loads(text)
