@@ -2,6 +2,8 @@
 
 Each limit is a line in time: what has been used so far is paid for at one moment, and no burst goes out
 before that. So a limit holds over any stretch of time, whatever a page weighed, and errors do not add up.
+The server's time is taken in turns: bursts go out until it is used a little ahead, then none until that is
+paid for and a little more, and in this rest the server's clock shows what it does without us.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ from ._wire import Traffic
 _GRAIN = 0.05  # seconds of a limit that one page may take
 _CREDIT = 0.1  # seconds that may be made good after a wait: more would be a burst
 _LEAST_CHUNK = 1 * KiB
-_LEAST_WAIT = 0.001
+_LEAST_WAIT, _MOST_WAIT = 0.001, 0.1  # at a time: what was expected may turn out to be less
 
-_LOOK = 0.1  # seconds between looks at the server's clock
-_SETTLING = 0.01  # seconds until the server has done what was sent
-_QUIET, _QUIET_EVERY = 0.03, 2.0  # seconds in which nothing is sent, to see what the others take
-_SURPRISE = 4  # times what was expected: more than that in one look was not us
+_SWING = 0.05  # seconds by which the server's time may be used ahead; then a rest, until it is as far behind
+_REST_EVERY, _LEAST_REST = 2.0, 0.03  # seconds: others are looked at even where we are below our share
+_SETTLING = 0.005  # seconds until the server has done what was sent
+_LOOK_EVERY = 0.1  # seconds without a rest after which the clock is looked at all the same
+_LOOK_COST = 0.000_05  # seconds of a server that INFO wakes up, about
+_OLD = 0.5  # what the rests before count, beside the last
+_SURPRISE = 4  # times what was expected: more than that was not us
 
 
 class Limit:
@@ -74,11 +79,10 @@ class Pace:
         self._options = options
         self._shapes = shapes
         self._keys = 0
-        self._load = Load() if options.max_load is not None else None
+        self._load = Load(options.max_load) if options.max_load is not None else None
         limits = [
             self._limit(options.rate, lambda: self._keys),
             self._limit(options.bandwidth, lambda: traffic.received),
-            self._limit(options.max_load, lambda: self._load.used if self._load else 0.0),
         ]
         self._bandwidth = limits[1]
         self._limits = [limit for limit in limits if limit is not None]
@@ -116,18 +120,19 @@ class Pace:
         `keys` are read by it, `size` bytes will come, about, and the server will need `work` seconds.
         Raises PermissionDenied or ServerFailure where the server's load is limited and not told.
         """
-        if not self._limits:
+        if not self._limits and self._load is None:
             return _FREE
         self.waited = False
         while True:
             if self._load is not None:
-                await self._load.look_again(connection)
+                await self._load.ready(connection)
+                self.waited = self.waited or self._load.short
             now = time.perf_counter()
-            wait = max([limit.due(now) for limit in self._limits]) - now
-            if wait <= 0 and (self._load is None or not self._load.held):
+            wait = max([limit.due(now) for limit in self._limits], default=now) - now
+            if wait <= 0:
                 break
             self.waited = True
-            await asyncio.sleep(max(min(wait, _LOOK), _LEAST_WAIT))
+            await asyncio.sleep(min(max(wait, _LEAST_WAIT), _MOST_WAIT))
         self._keys += keys
         if self._load is not None:
             self._load.expect(work)
@@ -141,63 +146,77 @@ _FREE = Turn(None, 0.0)
 class Load:
     """How much of the server's time goes to us: its own clock of CPU time, less what the others take.
 
-    Between two looks at that clock, what was sent counts as the model says, times what the model was off
-    by lately. What the others take is seen in short moments in which nothing is sent.
+    Others take what they took in the last rests. A rest that was not like the time before and after it
+    errs as often for us as against us, so nothing is rounded up to zero: sums would drift.
+    Between two looks at the clock, what was sent counts as the model says, times what the model was off by.
     """
 
-    def __init__(self) -> None:
-        self.held = False
+    def __init__(self, share: float) -> None:
+        self.resting = False
+        self.short = False  # the last rest had to be
         self._measured = 0.0
-        self._expected = 0.0
-        self._cost = 1.0
-        self._others = 0.0  # share of the time
+        self._expected = 0.0  # by the model, since the last look
+        self._cost = _SURPRISE / 2  # what it costs is seen soon: until then less than may be is sent
+        self._took = self._sent = 0.0  # measured, and by the model, since the last rest
+        self._others_took = self._rested = 0.0  # seconds of the server's time, and of rest
         self._clock: float | None = None
-        self._looked = 0.0
-        self._quiet_at = 0.0
+        self._looked = self._rested_at = float("-inf")
         self._looking = False
-
-    @property
-    def used(self) -> float:
-        """Seconds of the server's time so far."""
-        return self._measured + self._cost * self._expected
+        self.limit = Limit(share, lambda: self._measured + self._cost * self._expected)
 
     def expect(self, work: float) -> None:
         """Something is sent that is about `work` seconds for the server."""
         self._expected += work
+        self._sent += work
 
-    async def look_again(self, connection: Connection) -> None:
-        """Looks at the server's clock, if the last look was a while ago."""
-        if self._looking or time.perf_counter() - self._looked < _LOOK:
-            return
-        self._looking = True
-        try:
-            await self._look(connection)
-            if time.perf_counter() - self._quiet_at > _QUIET_EVERY:
-                await self._look_at_others(connection)
-        finally:
-            self._looking = self.held = False
+    async def ready(self, connection: Connection) -> None:
+        """Waits until the next burst may be sent; whoever comes first rests for all."""
+        while True:
+            now = time.perf_counter()
+            if self.resting:
+                await asyncio.sleep(_LEAST_WAIT)
+            elif self.limit.due(now) > now + _SWING or now > self._rested_at + _REST_EVERY:
+                self.resting = True
+                try:
+                    await self._rest(connection)
+                finally:
+                    self.resting = False
+            elif now > self._looked + _LOOK_EVERY and not self._looking:
+                self._looking = True
+                try:
+                    await self._look(connection)
+                finally:
+                    self._looking = False
+            else:
+                return
 
-    async def _look(self, connection: Connection) -> None:
+    async def _rest(self, connection: Connection) -> None:
+        await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
+        began, before = await self._look(connection)
+        if self._sent and self._took > 0:
+            self._cost = (self._cost + self._took / self._sent) / 2
+        self._took = self._sent = 0.0
+        wait = self.limit.due(began) + _SWING - began
+        self.short = wait > _LEAST_REST
+        await asyncio.sleep(max(wait, _LEAST_REST))
+        clock, now = await _cpu_seconds(connection), time.perf_counter()
+        self._measured += _LOOK_COST
+        self._others_took = _OLD * self._others_took + clock - before - _LOOK_COST
+        self._rested = _OLD * self._rested + now - began
+        self._clock, self._looked, self._rested_at = clock, now, now
+
+    async def _look(self, connection: Connection) -> tuple[float, float]:
+        """Counts what the server did since the last look as ours, less the others'."""
         clock, now = await _cpu_seconds(connection), time.perf_counter()
         if self._clock is not None:
-            ours = clock - self._clock - self._others * (now - self._looked)
-            ours = max(0.0, min(ours, _SURPRISE * self._cost * self._expected))
+            others = self._others_took / self._rested * (now - self._looked) if self._rested else 0.0
+            likely = self._cost * self._expected + self.limit.per_second * _SWING
+            ours = min(clock - self._clock - others, _SURPRISE * likely)
             self._measured += ours
-            if ours:
-                self._cost = (self._cost + ours / self._expected) / 2
-            self._expected = 0.0
+            self._took += ours
+        self._expected = 0.0
         self._clock, self._looked = clock, now
-
-    async def _look_at_others(self, connection: Connection) -> None:
-        self.held = True
-        await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
-        await self._look(connection)
-        before, began = await _cpu_seconds(connection), time.perf_counter()
-        looking = before - (self._clock or 0.0)  # looking costs too, and the others are not to blame for it
-        await asyncio.sleep(_QUIET)
-        clock, now = await _cpu_seconds(connection), time.perf_counter()
-        self._others = max(0.0, clock - before - looking) / (now - began)
-        self._clock, self._looked, self._quiet_at = clock, now, now
+        return now, clock
 
 
 async def _cpu_seconds(connection: Connection) -> float:
