@@ -103,7 +103,7 @@ def main() -> int:
     lines, worst = [], 0.0
     for row in _numbered(_rows(), options.only, options.rows):
         ((name, limit),) = row.limit.items()
-        rounds = [_kept(row, options.seconds) for _ in range(options.rounds)]
+        rounds = _rounds(row, options.seconds, options.rounds)
         off = [kept / limit - 1 for kept, _ in rounds]
         furthest = max(off, key=abs)
         worst = max(worst, abs(furthest))
@@ -121,34 +121,36 @@ def main() -> int:
     return 1 if worst > _TOLERANCE else 0
 
 
-def _kept(row: Row, seconds: float) -> tuple[float, float]:
+def _rounds(row: Row, seconds: float, rounds: int) -> list[tuple[float, float]]:
     """What came of the limit, a second; and the same by another account of what the others took."""
     with EmbeddedServer(tcp=True) as server, Admin(server.url) as admin:
         admin.load(row.fill())
         admin.settle()
-        command = [sys.executable, "-m", "benchmarks.pace", "--seconds", str(seconds), "--reader"]
-        itself, _ = _alone(admin)  # an idle server takes some too, to look after itself
-        if row.others:
-            load = multiprocessing.get_context("spawn").Process(
-                target=_load, args=(server.url, row.others == "on and off"), daemon=True
-            )
-            load.start()
-            time.sleep(1.0)  # until it is under way
+        itself, _ = _alone(admin, 1.0)  # an idle server takes some too, to look after itself
+        if not row.others:
+            return [_round(row, server.url, admin, seconds, itself) for _ in range(rounds)]
+        load = multiprocessing.get_context("spawn").Process(
+            target=_load, args=(server.url, row.others == "on and off"), daemon=True
+        )
+        load.start()
         try:
-            alone = [_alone(admin)]
-            arguments = [server.url, row.ask, json.dumps(row.limit)]
-            done = subprocess.run(
-                [*command, *arguments], cwd=_ROOT, capture_output=True, timeout=seconds + 60
-            )
-            if done.returncode:
-                raise SystemExit(done.stderr.decode())
-            seen: dict[str, float] = json.loads(done.stdout)
-            alone.append(_alone(admin))
+            time.sleep(1.0)  # until it is under way
+            return [_round(row, server.url, admin, seconds, itself) for _ in range(rounds)]
         finally:
-            if row.others:
-                load.kill()
-                load.join()
-    others, gets = (statistics.mean(each) for each in zip(*alone))
+            load.kill()
+            load.join()
+
+
+def _round(row: Row, url: str, admin: Admin, seconds: float, itself: float) -> tuple[float, float]:
+    long = 2.0 if row.others else 0.5  # one time on and off
+    before = _alone(admin, long)
+    command = [sys.executable, "-m", "benchmarks.pace", "--seconds", str(seconds), "--reader"]
+    arguments = [url, row.ask, json.dumps(row.limit)]
+    done = subprocess.run([*command, *arguments], cwd=_ROOT, capture_output=True, timeout=seconds + 60)
+    if done.returncode:
+        raise SystemExit(done.stderr.decode())
+    seen: dict[str, float] = json.loads(done.stdout)
+    others, gets = (statistics.mean(each) for each in zip(before, _alone(admin, long)))
     figure = {"rate": "keys", "bandwidth": "bytes", "max_load": "server"}[next(iter(row.limit))]
     kept = seen[figure] / seen["elapsed"]
     if figure != "server":
@@ -168,10 +170,10 @@ def _load(url: str, on_and_off: bool) -> None:
             time.sleep(0.002)
 
 
-def _alone(admin: Admin) -> tuple[float, float]:
-    """Server time a second without this reader, and GETs a second: over two times on and off."""
+def _alone(admin: Admin, long: float) -> tuple[float, float]:
+    """Server time a second without this reader, and GETs a second."""
     clock, gets, began = _server(admin), _gets(admin), time.perf_counter()
-    time.sleep(4.0)
+    time.sleep(long)
     seconds = time.perf_counter() - began
     return (_server(admin) - clock) / seconds, (_gets(admin) - gets) / seconds
 
