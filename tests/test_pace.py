@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import oneatatime
-from oneatatime._pace import Limit
+from oneatatime import _pace
+from oneatatime._pace import Limit, Load
 
 from .servers import Server
 
@@ -187,3 +189,110 @@ def test_time_not_used_is_forgotten_but_for_a_tenth_of_a_second() -> None:
     limit = Limit(100, lambda: 0.0)
     now = time.perf_counter()
     assert limit.due(now + 60) == pytest.approx(now + 59.9, abs=0.05)
+
+
+# A share of the server's time, on a clock that only this test moves
+
+
+class _Simulated:
+    """A server that takes `others` of its time for others, and for us what it is given to do."""
+
+    round_trip = 0.0002
+
+    def __init__(self, others: Callable[[float], float]) -> None:
+        self.now, self.cpu, self.ours, self.longest = 1000.0, 0.0, 0.0, 0.0
+        self._others = others
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.longest = max(self.longest, seconds)
+        self._pass(seconds)
+
+    async def look(self, _: Any) -> float:
+        self.ours += 0.00005
+        self.cpu += 0.00005
+        return self.cpu
+
+    def work(self, seconds: float, elapsed: float) -> None:
+        self.ours += seconds
+        self.cpu += seconds
+        self._pass(elapsed)
+
+    def _pass(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            step = min(0.001, end - self.now)
+            self.cpu += self._others(self.now) * step
+            self.now += step
+
+
+async def _share(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: float,
+    *,
+    others: Callable[[float], float] = lambda now: 0.0,
+    model: float = 0.0005,
+    elapsed: float = 0.0006,
+    seconds: float = 10.0,
+) -> tuple[float, _Simulated]:
+    """The share that bursts of half a millisecond got, by a model that takes them for `model` seconds."""
+    server = _Simulated(others)
+    monkeypatch.setattr(_pace, "time", server)
+    monkeypatch.setattr(_pace, "asyncio", SimpleNamespace(sleep=server.sleep))
+    monkeypatch.setattr(_pace, "_cpu_seconds", server.look)
+    load = Load(asked)
+    began = ours = 0.0
+    while not began or server.now < began + seconds:
+        if not began and server.now > 1001:
+            began, ours = server.now, server.ours
+        await load.ready(server)  # type: ignore[arg-type]
+        load.expect(model)
+        server.work(0.0005, elapsed)
+    return (server.ours - ours) / (server.now - began), server
+
+
+@pytest.mark.parametrize("asked", [0.02, 0.05, 0.1, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize("model", [0.0001, 0.0005, 0.0025])
+async def test_a_share_is_kept_whatever_the_model_says(
+    monkeypatch: pytest.MonkeyPatch, asked: float, model: float
+) -> None:
+    share, _ = await _share(monkeypatch, asked, model=model)
+    assert share == pytest.approx(asked, rel=0.03)
+
+
+@pytest.mark.parametrize("asked", [0.05, 0.2, 0.4])
+async def test_what_others_take_does_not_count(monkeypatch: pytest.MonkeyPatch, asked: float) -> None:
+    share, _ = await _share(monkeypatch, asked, others=lambda now: 0.3)
+    assert share == pytest.approx(asked, rel=0.03)
+
+
+@pytest.mark.parametrize("every", [0.01, 0.3, 1.0, 3.0])
+async def test_others_that_come_and_go_do_not_count(monkeypatch: pytest.MonkeyPatch, every: float) -> None:
+    share, server = await _share(
+        monkeypatch, 0.2, others=lambda now: 0.5 if int(now / every) % 2 else 0.0, seconds=12
+    )
+    assert share == pytest.approx(0.2, rel=0.05)
+    assert server.longest < 0.4  # nor do they make it pause
+
+
+async def test_one_long_command_of_another_is_no_reason_for_a_long_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, server = await _share(monkeypatch, 0.1, others=lambda now: 1.0 if 1005 < now < 1007 else 0.0)
+    assert server.longest < 1
+
+
+async def test_others_that_end_leave_no_more_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that could not be reached beside them is one that must be kept without them."""
+    share, _ = await _share(
+        monkeypatch, 0.5, others=lambda now: 0.6 if now < 1003 else 0.0, elapsed=0.0007, seconds=20
+    )
+    assert share == pytest.approx(0.5, rel=0.05)
+
+
+async def test_who_stays_below_the_share_is_hardly_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    share, server = await _share(monkeypatch, 0.6, elapsed=0.001)
+    assert 0.48 < share < 0.51
+    assert server.longest < 0.05

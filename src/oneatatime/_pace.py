@@ -25,21 +25,23 @@ _LEAST_CHUNK = 1 * KiB
 _LEAST_WAIT, _MOST_WAIT = 0.001, 0.1  # at a time: what was expected may turn out to be less
 
 _SWING = 0.05  # seconds by which the server's time may be used ahead; then a rest, until it is as far behind
+_SWING_CREDIT = 0.3  # may be made good: a rest that turns out to have been too long is no loss
 _REST_EVERY, _LEAST_REST = 2.0, 0.03  # seconds: others are looked at even where we are below our share
+_FIRST_REST = 0.1  # seconds until what is sent is first measured
 _SETTLING = 0.005  # seconds until the server has done what was sent
-_LOOK_EVERY = 0.1  # seconds without a rest after which the clock is looked at all the same
 _LOOK_COST = 0.000_05  # seconds of a server that INFO wakes up, about
-_OLD = 0.5  # what the rests before count, beside the last
+_OLD = 0.8  # what the times before count, beside the last, where the model is measured
 _SURPRISE = 4  # times what was expected: more than that was not us
 
 
 class Limit:
     """So much a second of what `used` counts; `expected` is under way and not counted yet."""
 
-    def __init__(self, per_second: float, used: Callable[[], float]) -> None:
+    def __init__(self, per_second: float, used: Callable[[], float], credit: float = _CREDIT) -> None:
         self.per_second = per_second
         self.expected = 0.0
         self._used = used
+        self._credit = credit
         self._paid = used()
         self._since = time.perf_counter()
 
@@ -47,8 +49,8 @@ class Limit:
         """When all that has been used is paid for."""
         used = self._used() + self.expected
         due = self._since + (used - self._paid) / self.per_second
-        if due < now - _CREDIT:
-            self._since = due = now - _CREDIT
+        if due < now - self._credit:
+            self._since = due = now - self._credit
             self._paid = used
         return due
 
@@ -146,28 +148,26 @@ _FREE = Turn(None, 0.0)
 class Load:
     """How much of the server's time goes to us: its own clock of CPU time, less what the others take.
 
-    Others take what they took in the last rests. A rest that was not like the time before and after it
-    errs as often for us as against us, so nothing is rounded up to zero: sums would drift.
-    Between two looks at the clock, what was sent counts as the model says, times what the model was off by.
+    The clock is read when a rest begins and when it ends. Between two rests the others take what they took in
+    these two, on average: that errs as often for us as against us, so nothing is rounded up to zero, and sums
+    do not drift. Until the next rest what is sent counts as the model says, times what the model was off by:
+    not by the clock, or we would go on for longer whenever others end.
     """
 
     def __init__(self, share: float) -> None:
         self.resting = False
         self.short = False  # the last rest had to be
         self._measured = 0.0
-        self._expected = 0.0  # by the model, since the last look
-        self._cost = _SURPRISE / 2  # what it costs is seen soon: until then less than may be is sent
-        self._took = self._sent = 0.0  # measured, and by the model, since the last rest
-        self._others_took = self._rested = 0.0  # seconds of the server's time, and of rest
-        self._clock: float | None = None
-        self._looked = self._rested_at = float("-inf")
-        self._looking = False
-        self.limit = Limit(share, lambda: self._measured + self._cost * self._expected)
+        self._expected = 0.0  # by the model, since the last rest
+        self._took = self._sent = 0.0  # lately: measured, and by the model
+        self._cost = _SURPRISE / 2  # of what the model says; until it is seen, less than may be is sent
+        self._others = 0.0  # their share in the last rest
+        self._rested: tuple[float, float] | None = None  # until when, and the server's clock then
+        self.limit = Limit(share, lambda: self._measured + self._cost * self._expected, _SWING_CREDIT)
 
     def expect(self, work: float) -> None:
         """Something is sent that is about `work` seconds for the server."""
         self._expected += work
-        self._sent += work
 
     async def ready(self, connection: Connection) -> None:
         """Waits until the next burst may be sent; whoever comes first rests for all."""
@@ -175,48 +175,45 @@ class Load:
             now = time.perf_counter()
             if self.resting:
                 await asyncio.sleep(_LEAST_WAIT)
-            elif self.limit.due(now) > now + _SWING or now > self._rested_at + _REST_EVERY:
+            elif self._rest_is_due(now):
                 self.resting = True
                 try:
                     await self._rest(connection)
                 finally:
                     self.resting = False
-            elif now > self._looked + _LOOK_EVERY and not self._looking:
-                self._looking = True
-                try:
-                    await self._look(connection)
-                finally:
-                    self._looking = False
             else:
                 return
 
+    def _rest_is_due(self, now: float) -> bool:
+        if self._rested is None or self.limit.due(now) > now + _SWING:
+            return True
+        return now > self._rested[0] + (_REST_EVERY if self._sent else _FIRST_REST)
+
     async def _rest(self, connection: Connection) -> None:
         await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
-        began, before = await self._look(connection)
-        if self._sent and self._took > 0:
-            self._cost = (self._cost + self._took / self._sent) / 2
-        self._took = self._sent = 0.0
+        before, began = await _cpu_seconds(connection), time.perf_counter()
+        sent, self._expected = self._expected, 0.0
+        paid = self._measured
+        self._measured = paid + self._ours(before, began, sent, self._others)
         wait = self.limit.due(began) + _SWING - began
         self.short = wait > _LEAST_REST
         await asyncio.sleep(max(wait, _LEAST_REST))
-        clock, now = await _cpu_seconds(connection), time.perf_counter()
-        self._measured += _LOOK_COST
-        self._others_took = _OLD * self._others_took + clock - before - _LOOK_COST
-        self._rested = _OLD * self._rested + now - began
-        self._clock, self._looked, self._rested_at = clock, now, now
+        after, now = await _cpu_seconds(connection), time.perf_counter()
+        others = (after - before - _LOOK_COST) / (now - began)
+        ours = self._ours(before, began, sent, (self._others + others) / 2)
+        self._measured = paid + ours + _LOOK_COST
+        self._others, self._rested = others, (now, after)
+        self._took, self._sent = _OLD * self._took + ours, _OLD * self._sent + sent
+        if self._took > 0 and self._sent:
+            self._cost = self._took / self._sent
 
-    async def _look(self, connection: Connection) -> tuple[float, float]:
-        """Counts what the server did since the last look as ours, less the others'."""
-        clock, now = await _cpu_seconds(connection), time.perf_counter()
-        if self._clock is not None:
-            others = self._others_took / self._rested * (now - self._looked) if self._rested else 0.0
-            likely = self._cost * self._expected + self.limit.per_second * _SWING
-            ours = min(clock - self._clock - others, _SURPRISE * likely)
-            self._measured += ours
-            self._took += ours
-        self._expected = 0.0
-        self._clock, self._looked = clock, now
-        return now, clock
+    def _ours(self, clock: float, now: float, sent: float, others: float) -> float:
+        """Seconds of the server's time since the last rest, if the others had that share."""
+        if self._rested is None:
+            return 0.0
+        since, clock_then = self._rested
+        most = _SURPRISE * (self._cost * sent + self.limit.per_second * _SWING)
+        return min(clock - clock_then - others * (now - since), most)
 
 
 async def _cpu_seconds(connection: Connection) -> float:
