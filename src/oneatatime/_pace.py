@@ -9,6 +9,7 @@ paid for and a little more, and in this rest the server's clock shows what it do
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 
@@ -25,6 +26,7 @@ _LEAST_CHUNK = 1 * KiB
 _LEAST_WAIT, _MOST_WAIT = 0.001, 0.1  # at a time: what was expected may turn out to be less
 
 _SWING = 0.05  # seconds by which the server's time may be used ahead; then a rest, until it is as far behind
+_UNEVEN = 0.4, 1.6  # times that, by chance
 _SWING_CREDIT = 0.3  # may be made good: a rest that turns out to have been too long is no loss
 _REST_EVERY, _LEAST_REST = 2.0, 0.03  # seconds: others are looked at even where we are below our share
 _FIRST_REST = 0.1  # seconds until what is sent is first measured
@@ -195,7 +197,8 @@ class Load:
         sent, self._expected = self._expected, 0.0
         paid = self._measured
         self._measured = paid + self._ours(before, began, sent, self._others)
-        wait = self.limit.due(began) + _SWING - began
+        # never in step with others that come and go: it would always meet the same of them
+        wait = self.limit.due(began) + _SWING * random.uniform(*_UNEVEN) - began
         self.short = wait > _LEAST_REST
         await asyncio.sleep(max(wait, _LEAST_REST))
         after, now = await _cpu_seconds(connection), time.perf_counter()
