@@ -14,7 +14,8 @@ import pytest
 
 import oneatatime
 from oneatatime import _pace
-from oneatatime._pace import Limit, Load
+from oneatatime._pace import Limit, Load, Look
+from oneatatime._wire import Traffic
 
 from .servers import Server
 
@@ -196,13 +197,16 @@ def test_time_not_used_is_forgotten_but_for_a_tenth_of_a_second() -> None:
 
 
 class _Simulated:
-    """A server that takes `others` of its time for others, and for us what it is given to do."""
+    """A server that takes `others` of its time for others, and for us what it is given to do.
+
+    Others send `commands` for each second of its time, and `patient` ones only while it does not work for us.
+    """
 
     round_trip = 0.0002
 
-    def __init__(self, others: Callable[[float], float]) -> None:
-        self.now, self.cpu, self.ours, self.longest = 1000.0, 0.0, 0.0, 0.0
-        self._others = others
+    def __init__(self, others: Callable[[float], float], commands: int, patient: bool) -> None:
+        self.now, self.cpu, self.ours, self.longest, self.commands = 1000.0, 0.0, 0.0, 0.0, 0.0
+        self._others, self._commands, self._patient = others, commands, patient
 
     def perf_counter(self) -> float:
         return self.now
@@ -211,21 +215,23 @@ class _Simulated:
         self.longest = max(self.longest, seconds)
         self._pass(seconds)
 
-    async def look(self, _: Any) -> float:
-        self.ours += 0.00005
-        self.cpu += 0.00005
-        return self.cpu
+    async def look(self, *_: Any) -> Look:
+        self.ours += 0.00006
+        self.cpu += 0.00006
+        return Look(self.now, self.cpu, int(self.commands))
 
     def work(self, seconds: float, elapsed: float) -> None:
         self.ours += seconds
         self.cpu += seconds
-        self._pass(elapsed)
+        self._pass(elapsed, wait=self._patient)
 
-    def _pass(self, seconds: float) -> None:
+    def _pass(self, seconds: float, wait: bool = False) -> None:
         end = self.now + seconds
         while self.now < end:
             step = min(0.001, end - self.now)
-            self.cpu += self._others(self.now) * step
+            others = 0.0 if wait else self._others(self.now) * step
+            self.cpu += others
+            self.commands += others * self._commands
             self.now += step
 
 
@@ -237,14 +243,16 @@ async def _share(
     model: float = 0.0005,
     elapsed: float = 0.0006,
     seconds: float = 10.0,
+    commands: int = 0,
+    patient: bool = False,
 ) -> tuple[float, _Simulated]:
     """The share that bursts of half a millisecond got, by a model that takes them for `model` seconds."""
     random.seed(1)  # rests are uneven
-    server = _Simulated(others)
+    server = _Simulated(others, commands, patient)
     monkeypatch.setattr(_pace, "time", server)
     monkeypatch.setattr(_pace, "asyncio", SimpleNamespace(sleep=server.sleep))
-    monkeypatch.setattr(_pace, "_cpu_seconds", server.look)
-    load = Load(asked)
+    monkeypatch.setattr(_pace, "_look", server.look)
+    load = Load(asked, Traffic())
     began = ours = 0.0
     while not began or server.now < began + seconds:
         if not began and server.now > 1001:
@@ -265,16 +273,29 @@ async def test_a_share_is_kept_whatever_the_model_says(
 
 
 @pytest.mark.parametrize("asked", [0.05, 0.2, 0.4])
-async def test_what_others_take_does_not_count(monkeypatch: pytest.MonkeyPatch, asked: float) -> None:
-    share, _ = await _share(monkeypatch, asked, others=lambda now: 0.3)
+@pytest.mark.parametrize("commands", [0, 30_000])
+async def test_what_others_take_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, asked: float, commands: int
+) -> None:
+    share, _ = await _share(monkeypatch, asked, others=lambda now: 0.3, commands=commands)
     assert share == pytest.approx(asked, rel=0.03)
 
 
+@pytest.mark.parametrize("asked", [0.1, 0.4])
+async def test_others_that_wait_for_us_leave_us_no_more(
+    monkeypatch: pytest.MonkeyPatch, asked: float
+) -> None:
+    share, _ = await _share(monkeypatch, asked, others=lambda now: 0.3, commands=30_000, patient=True)
+    assert share == pytest.approx(asked, rel=0.04)
+
+
 @pytest.mark.parametrize("every", [0.01, 1.0, 3.0])
-async def test_others_that_come_and_go_do_not_count(monkeypatch: pytest.MonkeyPatch, every: float) -> None:
-    share, server = await _share(
-        monkeypatch, 0.2, others=lambda now: 0.5 if int(now / every) % 2 else 0.0, seconds=12
-    )
+@pytest.mark.parametrize("commands", [0, 30_000])
+async def test_others_that_come_and_go_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, every: float, commands: int
+) -> None:
+    come_and_go: Callable[[float], float] = lambda now: 0.5 if int(now / every) % 2 else 0.0  # noqa: E731
+    share, server = await _share(monkeypatch, 0.2, others=come_and_go, commands=commands, seconds=12)
     assert share == pytest.approx(0.2, rel=0.05)
     assert server.longest < 0.4  # nor do they make it pause
 

@@ -12,6 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ._connection import Connection
 from ._errors import PermissionDenied, ServerFailure, fitting
@@ -31,7 +32,8 @@ _SWING_CREDIT = 0.3  # may be made good: a rest that turns out to have been too 
 _REST_EVERY, _LEAST_REST = 2.0, 0.03  # seconds: others are looked at even where we are below our share
 _FIRST_REST = 0.1  # seconds until what is sent is first measured
 _SETTLING = 0.005  # seconds until the server has done what was sent
-_LOOK_COST = 0.000_05  # seconds of a server that INFO wakes up, about
+_LOOK_COST = 0.000_06  # seconds of a server that INFO wakes up, about
+_FEW = 300  # commands a second of others that say nothing yet of how busy they are
 _OLD = 0.8  # what the times before count, beside the last, where the model is measured
 _SURPRISE = 4  # times what was expected: more than that was not us
 
@@ -83,7 +85,7 @@ class Pace:
         self._options = options
         self._shapes = shapes
         self._keys = 0
-        self._load = Load(options.max_load) if options.max_load is not None else None
+        self._load = Load(options.max_load, traffic) if options.max_load is not None else None
         limits = [
             self._limit(options.rate, lambda: self._keys),
             self._limit(options.bandwidth, lambda: traffic.received),
@@ -150,21 +152,23 @@ _FREE = Turn(None, 0.0)
 class Load:
     """How much of the server's time goes to us: its own clock of CPU time, less what the others take.
 
-    The clock is read when a rest begins and when it ends. Between two rests the others take what they took in
-    these two, on average: that errs as often for us as against us, so nothing is rounded up to zero, and sums
-    do not drift. Until the next rest what is sent counts as the model says, times what the model was off by:
-    not by the clock, or we would go on for longer whenever others end.
+    The clock is read when a rest begins and when it ends. What others take between two rests is what they
+    took in these two on average, as far as they sent as many commands: who waits for answers sends fewer
+    while the server is busy with us. That errs as often for us as against us, so nothing is rounded up to
+    zero, and sums do not drift. Until the next rest what is sent counts as the model says, times what the
+    model was off by: not by the clock, or we would go on for longer whenever others end.
     """
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, traffic: Traffic) -> None:
         self.resting = False
         self.short = False  # the last rest had to be
+        self._traffic = traffic
         self._measured = 0.0
         self._expected = 0.0  # by the model, since the last rest
         self._took = self._sent = 0.0  # lately: measured, and by the model
         self._cost = _SURPRISE / 2  # of what the model says; until it is seen, less than may be is sent
-        self._others = 0.0  # their share in the last rest
-        self._rested: tuple[float, float] | None = None  # until when, and the server's clock then
+        self._others = _NOTHING  # a second, in the last rest
+        self._rested: Look | None = None
         self.limit = Limit(share, lambda: self._measured + self._cost * self._expected, _SWING_CREDIT)
 
     def expect(self, work: float) -> None:
@@ -189,34 +193,74 @@ class Load:
     def _rest_is_due(self, now: float) -> bool:
         if self._rested is None or self.limit.due(now) > now + _SWING:
             return True
-        return now > self._rested[0] + (_REST_EVERY if self._sent else _FIRST_REST)
+        return now > self._rested.at + (_REST_EVERY if self._sent else _FIRST_REST)
 
     async def _rest(self, connection: Connection) -> None:
         await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
-        before, began = await _cpu_seconds(connection), time.perf_counter()
+        began = await _look(connection, self._traffic)
         sent, self._expected = self._expected, 0.0
         paid = self._measured
-        self._measured = paid + self._ours(before, began, sent, self._others)
+        self._measured = paid + self._ours(began, sent, self._others)
         # never in step with others that come and go: it would always meet the same of them
-        wait = self.limit.due(began) + _SWING * random.uniform(*_UNEVEN) - began
+        wait = self.limit.due(began.at) + _SWING * random.uniform(*_UNEVEN) - began.at
         self.short = wait > _LEAST_REST
         await asyncio.sleep(max(wait, _LEAST_REST))
-        after, now = await _cpu_seconds(connection), time.perf_counter()
-        others = (after - before - _LOOK_COST) / (now - began)
-        ours = self._ours(before, began, sent, (self._others + others) / 2)
+        ended = await _look(connection, self._traffic)
+        others = began.until(ended, less=_LOOK_COST)
+        ours = self._ours(began, sent, self._others.mean(others))
         self._measured = paid + ours + _LOOK_COST
-        self._others, self._rested = others, (now, after)
+        self._others, self._rested = others, ended
         self._took, self._sent = _OLD * self._took + ours, _OLD * self._sent + sent
         if self._took > 0 and self._sent:
             self._cost = self._took / self._sent
 
-    def _ours(self, clock: float, now: float, sent: float, others: float) -> float:
-        """Seconds of the server's time since the last rest, if the others had that share."""
+    def _ours(self, now: Look, sent: float, others: Others) -> float:
+        """Seconds of the server's time since the last rest, if the others did as much then."""
         if self._rested is None:
             return 0.0
-        since, clock_then = self._rested
+        then = self._rested.until(now)
+        seconds = now.at - self._rested.at
         most = _SURPRISE * (self._cost * sent + self.limit.per_second * _SWING)
-        return min(clock - clock_then - others * (now - since), most)
+        return min(seconds * (then.load - others.load_with(then.commands)), most)
+
+
+@dataclass(frozen=True)
+class Others:
+    """What the others did, a second: share of the server's time, commands."""
+
+    load: float
+    commands: float
+
+    def mean(self, other: Others) -> Others:
+        return Others((self.load + other.load) / 2, (self.commands + other.commands) / 2)
+
+    def load_with(self, commands: float) -> float:
+        """The load if they send that many commands; a few say nothing, for a server works without any too."""
+        return self.load * (commands + _FEW) / (self.commands + _FEW)
+
+
+_NOTHING = Others(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the server's clock said, and how many commands the others had sent by then."""
+
+    at: float
+    clock: float
+    commands: int
+
+    def until(self, later: Look, less: float = 0.0) -> Others:
+        seconds = later.at - self.at
+        return Others((later.clock - self.clock - less) / seconds, (later.commands - self.commands) / seconds)
+
+
+async def _look(connection: Connection, traffic: Traffic) -> Look:
+    """Looks at the server, and at nothing else where it does not tell: it is busy without commands, then."""
+    clock = await _cpu_seconds(connection)
+    ours = traffic.commands
+    told = info(await connection.call(b"INFO", b"stats")).get("total_commands_processed", "")
+    return Look(time.perf_counter(), clock, (int(told) if told.isdigit() else ours) - ours)
 
 
 async def _cpu_seconds(connection: Connection) -> float:
