@@ -15,6 +15,7 @@ import pytest
 import oneatatime
 from oneatatime import _pace
 from oneatatime._pace import Limit, Load, Look
+from oneatatime._request import Dropped
 from oneatatime._wire import Traffic
 
 from .servers import Server
@@ -298,6 +299,29 @@ async def test_others_that_come_and_go_do_not_count(
     share, server = await _share(monkeypatch, 0.2, others=come_and_go, commands=commands, seconds=12)
     assert share == pytest.approx(0.2, rel=0.05)
     assert server.longest < 0.4  # nor do they make it pause
+
+
+async def test_a_rest_that_is_broken_off_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = _Simulated(lambda now: 0.0, 0, False)
+    monkeypatch.setattr(_pace, "time", server)
+    monkeypatch.setattr(_pace, "asyncio", SimpleNamespace(sleep=server.sleep))
+    monkeypatch.setattr(_pace, "_look", server.look)
+    load = Load(0.1, Traffic())
+    await load.ready(server)  # type: ignore[arg-type]
+    asked, sleeps = load.limit.due(server.now), itertools.count()
+
+    async def broken_off(seconds: float) -> None:
+        if next(sleeps) % 2:  # the first of a rest lets the server settle
+            raise Dropped
+        await server.sleep(seconds)
+
+    monkeypatch.setattr(_pace, "asyncio", SimpleNamespace(sleep=broken_off))
+    load.expect(0.02)
+    server.work(0.02, 0.02)
+    for _ in range(5):
+        await load.ready(server)  # type: ignore[arg-type]
+        assert not load.resting
+    assert load.limit.due(server.now) - asked == pytest.approx(0.2, abs=0.02)
 
 
 async def test_one_long_command_of_another_is_no_reason_for_a_long_pause(

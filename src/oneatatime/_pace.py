@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ._connection import Connection
 from ._errors import PermissionDenied, ServerFailure, fitting
 from ._options import KiB, Options
+from ._request import Dropped
 from ._session import info
 from ._shape import Shapes
 from ._wire import Traffic
@@ -185,6 +186,10 @@ class Load:
                 self.resting = True
                 try:
                     await self._rest(connection)
+                except (
+                    Dropped
+                ):  # what is sent is sent again over a new connection, which must not wait for this
+                    return
                 finally:
                     self.resting = False
             else:
@@ -199,27 +204,27 @@ class Load:
         await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
         began = await _look(connection, self._traffic)
         sent, self._expected = self._expected, 0.0
+        since, self._rested = self._rested, began  # should the rest be broken off, this has been counted
         paid = self._measured
-        self._measured = paid + self._ours(began, sent, self._others)
+        self._measured = paid + self._ours(since, began, sent, self._others)
         # never in step with others that come and go: it would always meet the same of them
         wait = self.limit.due(began.at) + _SWING * random.uniform(*_UNEVEN) - began.at
         self.short = wait > _LEAST_REST
         await asyncio.sleep(max(wait, _LEAST_REST))
         ended = await _look(connection, self._traffic)
         others = began.until(ended, less=_LOOK_COST)
-        ours = self._ours(began, sent, self._others.mean(others))
+        ours = self._ours(since, began, sent, self._others.mean(others))
         self._measured = paid + ours + _LOOK_COST
         self._others, self._rested = others, ended
         self._took, self._sent = _OLD * self._took + ours, _OLD * self._sent + sent
         if self._took > 0 and self._sent:
             self._cost = self._took / self._sent
 
-    def _ours(self, now: Look, sent: float, others: Others) -> float:
-        """Seconds of the server's time since the last rest, if the others did as much then."""
-        if self._rested is None:
+    def _ours(self, since: Look | None, now: Look, sent: float, others: Others) -> float:
+        """Seconds of the server's time between two looks, if the others were as busy then."""
+        if since is None:
             return 0.0
-        then = self._rested.until(now)
-        seconds = now.at - self._rested.at
+        then, seconds = since.until(now), now.at - since.at
         most = _SURPRISE * (self._cost * sent + self.limit.per_second * _SWING)
         return min(seconds * (then.load - others.load_with(then.commands)), most)
 
