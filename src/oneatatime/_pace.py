@@ -186,9 +186,7 @@ class Load:
                 self.resting = True
                 try:
                     await self._rest(connection)
-                except (
-                    Dropped
-                ):  # what is sent is sent again over a new connection, which must not wait for this
+                except Dropped:  # whoever reads opens it anew, when an answer is missing: let it ask
                     return
                 finally:
                     self.resting = False
