@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import oneatatime
-from oneatatime._pace import Limit
+from oneatatime import _pace
+from oneatatime._pace import Limit, Load, Look
+from oneatatime._request import Dropped
+from oneatatime._wire import Traffic
 
 from .servers import Server
 
@@ -187,3 +192,154 @@ def test_time_not_used_is_forgotten_but_for_a_tenth_of_a_second() -> None:
     limit = Limit(100, lambda: 0.0)
     now = time.perf_counter()
     assert limit.due(now + 60) == pytest.approx(now + 59.9, abs=0.05)
+
+
+# A share of the server's time, on a clock that only this test moves
+
+
+class _Simulated:
+    """A server that takes `others` of its time for others, and for us what it is given to do.
+
+    Others send `commands` for each second of its time, and `patient` ones only while it does not work for us.
+    """
+
+    round_trip = 0.0002
+
+    def __init__(self, others: Callable[[float], float], commands: int, patient: bool) -> None:
+        self.now, self.cpu, self.ours, self.longest, self.commands = 1000.0, 0.0, 0.0, 0.0, 0.0
+        self._others, self._commands, self._patient = others, commands, patient
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.longest = max(self.longest, seconds)
+        self._pass(seconds)
+
+    async def look(self, *_: Any) -> Look:
+        self.ours += 0.00006
+        self.cpu += 0.00006
+        return Look(self.now, self.cpu, int(self.commands))
+
+    def work(self, seconds: float, elapsed: float) -> None:
+        self.ours += seconds
+        self.cpu += seconds
+        self._pass(elapsed, wait=self._patient)
+
+    def _pass(self, seconds: float, wait: bool = False) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            step = min(0.001, end - self.now)
+            others = 0.0 if wait else self._others(self.now) * step
+            self.cpu += others
+            self.commands += others * self._commands
+            self.now += step
+
+
+async def _share(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: float,
+    *,
+    others: Callable[[float], float] = lambda now: 0.0,
+    model: float = 0.0005,
+    elapsed: float = 0.0006,
+    seconds: float = 10.0,
+    commands: int = 0,
+    patient: bool = False,
+) -> tuple[float, _Simulated]:
+    """The share that bursts of half a millisecond got, by a model that takes them for `model` seconds."""
+    random.seed(1)  # rests are uneven
+    server = _Simulated(others, commands, patient)
+    monkeypatch.setattr(_pace, "time", server)
+    monkeypatch.setattr(_pace, "asyncio", SimpleNamespace(sleep=server.sleep))
+    monkeypatch.setattr(_pace, "_look", server.look)
+    load = Load(asked, Traffic())
+    began = ours = 0.0
+    while not began or server.now < began + seconds:
+        if not began and server.now > 1001:
+            began, ours = server.now, server.ours
+        await load.ready(server)  # type: ignore[arg-type]
+        load.expect(model)
+        server.work(0.0005, elapsed)
+    return (server.ours - ours) / (server.now - began), server
+
+
+@pytest.mark.parametrize("asked", [0.02, 0.05, 0.1, 0.2, 0.4, 0.6])
+@pytest.mark.parametrize("model", [0.0001, 0.0005, 0.0025])
+async def test_a_share_is_kept_whatever_the_model_says(
+    monkeypatch: pytest.MonkeyPatch, asked: float, model: float
+) -> None:
+    share, _ = await _share(monkeypatch, asked, model=model)
+    assert share == pytest.approx(asked, rel=0.03)
+
+
+@pytest.mark.parametrize("asked", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("commands", [0, 30_000])
+async def test_what_others_take_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, asked: float, commands: int
+) -> None:
+    share, _ = await _share(monkeypatch, asked, others=lambda now: 0.3, commands=commands)
+    assert share == pytest.approx(asked, rel=0.03)
+
+
+@pytest.mark.parametrize("asked", [0.1, 0.4])
+async def test_others_that_wait_for_us_leave_us_no_more(
+    monkeypatch: pytest.MonkeyPatch, asked: float
+) -> None:
+    share, _ = await _share(monkeypatch, asked, others=lambda now: 0.3, commands=30_000, patient=True)
+    assert share == pytest.approx(asked, rel=0.04)
+
+
+@pytest.mark.parametrize("every", [0.01, 1.0, 3.0])
+@pytest.mark.parametrize("commands", [0, 30_000])
+async def test_others_that_come_and_go_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, every: float, commands: int
+) -> None:
+    come_and_go: Callable[[float], float] = lambda now: 0.5 if int(now / every) % 2 else 0.0  # noqa: E731
+    share, server = await _share(monkeypatch, 0.2, others=come_and_go, commands=commands, seconds=12)
+    assert share == pytest.approx(0.2, rel=0.05)
+    assert server.longest < 0.4  # nor do they make it pause
+
+
+async def test_a_rest_that_is_broken_off_counts_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = _Simulated(lambda now: 0.0, 0, False)
+    monkeypatch.setattr(_pace, "time", server)
+    monkeypatch.setattr(_pace, "asyncio", SimpleNamespace(sleep=server.sleep))
+    monkeypatch.setattr(_pace, "_look", server.look)
+    load = Load(0.1, Traffic())
+    await load.ready(server)  # type: ignore[arg-type]
+    asked, sleeps = load.limit.due(server.now), itertools.count()
+
+    async def broken_off(seconds: float) -> None:
+        if next(sleeps) % 2:  # the first of a rest lets the server settle
+            raise Dropped
+        await server.sleep(seconds)
+
+    monkeypatch.setattr(_pace, "asyncio", SimpleNamespace(sleep=broken_off))
+    load.expect(0.02)
+    server.work(0.02, 0.02)
+    for _ in range(5):
+        await load.ready(server)  # type: ignore[arg-type]
+        assert not load.resting
+    assert load.limit.due(server.now) - asked == pytest.approx(0.2, abs=0.02)
+
+
+async def test_one_long_command_of_another_is_no_reason_for_a_long_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, server = await _share(monkeypatch, 0.1, others=lambda now: 1.0 if 1005 < now < 1007 else 0.0)
+    assert server.longest < 1
+
+
+async def test_others_that_end_leave_no_more_to_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share that could not be reached beside them is one that must be kept without them."""
+    share, _ = await _share(
+        monkeypatch, 0.5, others=lambda now: 0.6 if now < 1003 else 0.0, elapsed=0.0007, seconds=20
+    )
+    assert share == pytest.approx(0.5, rel=0.05)
+
+
+async def test_who_stays_below_the_share_is_hardly_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    share, server = await _share(monkeypatch, 0.6, elapsed=0.001)
+    assert 0.48 < share < 0.51
+    assert server.longest < 0.05

@@ -2,17 +2,22 @@
 
 Each limit is a line in time: what has been used so far is paid for at one moment, and no burst goes out
 before that. So a limit holds over any stretch of time, whatever a page weighed, and errors do not add up.
+The server's time is taken in turns: bursts go out until it is used a little ahead, then none until that is
+paid for and a little more, and in this rest the server's clock shows what it does without us.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ._connection import Connection
 from ._errors import PermissionDenied, ServerFailure, fitting
 from ._options import KiB, Options
+from ._request import Dropped
 from ._session import info
 from ._shape import Shapes
 from ._wire import Traffic
@@ -20,25 +25,28 @@ from ._wire import Traffic
 _GRAIN = 0.05  # seconds of a limit that one page may take
 _CREDIT = 0.1  # seconds that may be made good after a wait: more would be a burst
 _LEAST_CHUNK = 1 * KiB
-_LEAST_WAIT = 0.001
+_LEAST_WAIT, _MOST_WAIT = 0.001, 0.1  # at a time: what was expected may turn out to be less
 
-_LOOK = 0.1  # seconds between looks at the server's clock
-_SETTLING = 0.01  # seconds until the server has done what was sent
-_QUIET, _LEAST_QUIET = 0.08, 0.02  # seconds in which nothing is sent, to see what the others take
-_QUIET_EVERY = 2.0
-_MEMORY = 0.7  # how much of what was seen of the others before still counts
-_DOUBT = 1.5  # times what was expected: then the others may take more than they did
-_NOISE = 0.01  # of the time: a server that nobody asks anything works too
-_SURPRISE = 4  # times what was expected: more than that in one look was not us
+_SWING = 0.05  # seconds by which the server's time may be used ahead; then a rest, until it is as far behind
+_UNEVEN = 0.4, 1.6  # times that, by chance
+_SWING_CREDIT = 0.3  # may be made good: a rest that turns out to have been too long is no loss
+_REST_EVERY, _LEAST_REST = 2.0, 0.03  # seconds: others are looked at even where we are below our share
+_FIRST_REST = 0.1  # seconds until what is sent is first measured
+_SETTLING = 0.005  # seconds until the server has done what was sent
+_LOOK_COST = 0.000_06  # seconds of a server that INFO wakes up, about
+_FEW = 300  # commands a second of others that say nothing yet of how busy they are
+_OLD = 0.8  # what the times before count, beside the last, where the model is measured
+_SURPRISE = 4  # times what was expected: more than that was not us
 
 
 class Limit:
     """So much a second of what `used` counts; `expected` is under way and not counted yet."""
 
-    def __init__(self, per_second: float, used: Callable[[], float]) -> None:
+    def __init__(self, per_second: float, used: Callable[[], float], credit: float = _CREDIT) -> None:
         self.per_second = per_second
         self.expected = 0.0
         self._used = used
+        self._credit = credit
         self._paid = used()
         self._since = time.perf_counter()
 
@@ -46,8 +54,8 @@ class Limit:
         """When all that has been used is paid for."""
         used = self._used() + self.expected
         due = self._since + (used - self._paid) / self.per_second
-        if due < now - _CREDIT:
-            self._since = due = now - _CREDIT
+        if due < now - self._credit:
+            self._since = due = now - self._credit
             self._paid = used
         return due
 
@@ -78,11 +86,10 @@ class Pace:
         self._options = options
         self._shapes = shapes
         self._keys = 0
-        self._load = Load(options.max_load) if options.max_load is not None else None
+        self._load = Load(options.max_load, traffic) if options.max_load is not None else None
         limits = [
             self._limit(options.rate, lambda: self._keys),
             self._limit(options.bandwidth, lambda: traffic.received),
-            self._limit(options.max_load, lambda: self._load.used if self._load else 0.0),
         ]
         self._bandwidth = limits[1]
         self._limits = [limit for limit in limits if limit is not None]
@@ -120,18 +127,19 @@ class Pace:
         `keys` are read by it, `size` bytes will come, about, and the server will need `work` seconds.
         Raises PermissionDenied or ServerFailure where the server's load is limited and not told.
         """
-        if not self._limits:
+        if not self._limits and self._load is None:
             return _FREE
         self.waited = False
         while True:
             if self._load is not None:
-                await self._load.look_again(connection)
+                await self._load.ready(connection)
+                self.waited = self.waited or self._load.short
             now = time.perf_counter()
-            wait = max([limit.due(now) for limit in self._limits]) - now
-            if wait <= 0 and (self._load is None or not self._load.held):
+            wait = max([limit.due(now) for limit in self._limits], default=now) - now
+            if wait <= 0:
                 break
             self.waited = True
-            await asyncio.sleep(max(min(wait, _LOOK), _LEAST_WAIT))
+            await asyncio.sleep(min(max(wait, _LEAST_WAIT), _MOST_WAIT))
         self._keys += keys
         if self._load is not None:
             self._load.expect(work)
@@ -145,77 +153,117 @@ _FREE = Turn(None, 0.0)
 class Load:
     """How much of the server's time goes to us: its own clock of CPU time, less what the others take.
 
-    Between two looks at that clock, what was sent counts as the model says, times what the model was off
-    by lately. What the others take is seen in short moments in which nothing is sent: now and then, and at
-    once where the clock tells of far more than was expected, for either may have become dearer.
+    The clock is read when a rest begins and when it ends. What others take between two rests is what they
+    took in these two on average, as far as they sent as many commands: who waits for answers sends fewer
+    while the server is busy with us. That errs as often for us as against us, so nothing is rounded up to
+    zero, and sums do not drift. Until the next rest what is sent counts as the model says, times what the
+    model was off by: not by the clock, or we would go on for longer whenever others end.
     """
 
-    def __init__(self, most: float) -> None:
-        self.held = False
-        self._quiet = (
-            _QUIET * (1 - most) + _LEAST_QUIET
-        )  # a stream that mostly waits loses nothing by waiting
+    def __init__(self, share: float, traffic: Traffic) -> None:
+        self.resting = False
+        self.short = False  # the last rest had to be
+        self._traffic = traffic
         self._measured = 0.0
-        self._expected = 0.0
-        self._cost = 1.0
-        self._others = 0.0  # seconds of the server in `_seen` seconds: lately, the latest counting most
-        self._seen = 0.0
-        self._clock: float | None = None
-        self._looked = 0.0
-        self._quiet_at = 0.0
-        self._looking = False
-
-    @property
-    def used(self) -> float:
-        """Seconds of the server's time so far."""
-        return self._measured + self._cost * self._expected
+        self._expected = 0.0  # by the model, since the last rest
+        self._took = self._sent = 0.0  # lately: measured, and by the model
+        self._cost = _SURPRISE / 2  # of what the model says; until it is seen, less than may be is sent
+        self._others = _NOTHING  # a second, in the last rest
+        self._rested: Look | None = None
+        self.limit = Limit(share, lambda: self._measured + self._cost * self._expected, _SWING_CREDIT)
 
     def expect(self, work: float) -> None:
         """Something is sent that is about `work` seconds for the server."""
         self._expected += work
 
-    async def look_again(self, connection: Connection) -> None:
-        """Looks at the server's clock, if the last look was a while ago."""
-        if self._looking or time.perf_counter() - self._looked < _LOOK:
-            return
-        self._looking = True
-        try:
-            await self._look(connection)
-        finally:
-            self._looking = self.held = False
+    async def ready(self, connection: Connection) -> None:
+        """Waits until the next burst may be sent; whoever comes first rests for all."""
+        while True:
+            now = time.perf_counter()
+            if self.resting:
+                await asyncio.sleep(_LEAST_WAIT)
+            elif self._rest_is_due(now):
+                self.resting = True
+                try:
+                    await self._rest(connection)
+                except Dropped:  # whoever reads opens it anew, when an answer is missing: let it ask
+                    return
+                finally:
+                    self.resting = False
+            else:
+                return
 
-    async def _look(self, connection: Connection) -> None:
-        used, seconds = await self._passed(connection)
-        doubtful = self._less_others(used, seconds) > _DOUBT * self._cost * self._expected + _NOISE * seconds
-        if doubtful or self._looked - self._quiet_at > _QUIET_EVERY:
-            self.held = True
-            await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
-            more, later = await self._passed(connection)
-            used, seconds = used + more, seconds + later
-            await self._look_at_others(connection, memory=0.0 if doubtful else _MEMORY)
-        ours = min(self._less_others(used, seconds), _SURPRISE * self._cost * self._expected)
-        self._measured += ours
-        if ours:
-            self._cost = (self._cost + ours / self._expected) / 2
-        self._expected = 0.0
+    def _rest_is_due(self, now: float) -> bool:
+        if self._rested is None or self.limit.due(now) > now + _SWING:
+            return True
+        return now > self._rested.at + (_REST_EVERY if self._sent else _FIRST_REST)
 
-    async def _look_at_others(self, connection: Connection, memory: float) -> None:
-        looking, _ = await self._passed(connection)  # two looks one after the other: what looking costs
-        await asyncio.sleep(self._quiet)
-        used, seconds = await self._passed(connection)
-        self._others = memory * self._others + max(0.0, used - looking)
-        self._seen = memory * self._seen + seconds
-        self._quiet_at = self._looked
+    async def _rest(self, connection: Connection) -> None:
+        await asyncio.sleep(_SETTLING + 2 * connection.round_trip)
+        began = await _look(connection, self._traffic)
+        sent, self._expected = self._expected, 0.0
+        since, self._rested = self._rested, began  # should the rest be broken off, this has been counted
+        paid = self._measured
+        self._measured = paid + self._ours(since, began, sent, self._others)
+        # never in step with others that come and go: it would always meet the same of them
+        wait = self.limit.due(began.at) + _SWING * random.uniform(*_UNEVEN) - began.at
+        self.short = wait > _LEAST_REST
+        await asyncio.sleep(max(wait, _LEAST_REST))
+        ended = await _look(connection, self._traffic)
+        others = began.until(ended, less=_LOOK_COST)
+        ours = self._ours(since, began, sent, self._others.mean(others))
+        self._measured = paid + ours + _LOOK_COST
+        self._others, self._rested = others, ended
+        self._took, self._sent = _OLD * self._took + ours, _OLD * self._sent + sent
+        if self._took > 0 and self._sent:
+            self._cost = self._took / self._sent
 
-    def _less_others(self, used: float, seconds: float) -> float:
-        return max(0.0, used - seconds * self._others / self._seen) if self._seen else used
+    def _ours(self, since: Look | None, now: Look, sent: float, others: Others) -> float:
+        """Seconds of the server's time between two looks, if the others were as busy then."""
+        if since is None:
+            return 0.0
+        then, seconds = since.until(now), now.at - since.at
+        most = _SURPRISE * (self._cost * sent + self.limit.per_second * _SWING)
+        return min(seconds * (then.load - others.load_with(then.commands)), most)
 
-    async def _passed(self, connection: Connection) -> tuple[float, float]:
-        """Seconds that the server has worked since the last look, and how long that was ago."""
-        clock, now = await _cpu_seconds(connection), time.perf_counter()
-        before, looked = self._clock, self._looked
-        self._clock, self._looked = clock, now
-        return (clock - before, now - looked) if before is not None else (0.0, 0.0)
+
+@dataclass(frozen=True)
+class Others:
+    """What the others did, a second: share of the server's time, commands."""
+
+    load: float
+    commands: float
+
+    def mean(self, other: Others) -> Others:
+        return Others((self.load + other.load) / 2, (self.commands + other.commands) / 2)
+
+    def load_with(self, commands: float) -> float:
+        """The load if they send that many commands; a few say nothing, for a server works without any too."""
+        return self.load * (commands + _FEW) / (self.commands + _FEW)
+
+
+_NOTHING = Others(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the server's clock said, and how many commands the others had sent by then."""
+
+    at: float
+    clock: float
+    commands: int
+
+    def until(self, later: Look, less: float = 0.0) -> Others:
+        seconds = later.at - self.at
+        return Others((later.clock - self.clock - less) / seconds, (later.commands - self.commands) / seconds)
+
+
+async def _look(connection: Connection, traffic: Traffic) -> Look:
+    """Looks at the server, and at nothing else where it does not tell: it is busy without commands, then."""
+    clock = await _cpu_seconds(connection)
+    ours = traffic.commands
+    told = info(await connection.call(b"INFO", b"stats")).get("total_commands_processed", "")
+    return Look(time.perf_counter(), clock, (int(told) if told.isdigit() else ours) - ours)
 
 
 async def _cpu_seconds(connection: Connection) -> float:
