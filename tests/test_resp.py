@@ -164,7 +164,8 @@ def test_nonsense_is_refused(make: Callable[[], Parser], data: bytes) -> None:
         b"+a\rb\r\n",
         b"|1\r\n+a\r\n:1\r\n:2\r\n",
         b"$?\r\n",
-        b"+" + b"x" * 70_000,
+        b"+" + b"x" * 1_100_000,
+        b"$" + b"0" * 50,
         b"*1\r\n" * 100 + b":1\r\n",
         b"~-1\r\n",
         b"%-1\r\n",
@@ -195,6 +196,27 @@ def test_no_more_is_taken_than_was_asked_for(make: Callable[[], Parser]) -> None
     parser.feed(memoryview(b":1\r\n:2\r\n:3\r\n"))
     assert [parser.take(found, 2, True), found] == [2, [1, 2]]
     assert [parser.take(found, 2, True), found] == [1, [1, 2, 3]]
+
+
+@needs_compiled
+@pytest.mark.parametrize("double", [b"x", b"", b"+", b"1e", b"1.5x"])
+def test_an_error_tells_nothing_of_what_comes_behind(double: bytes) -> None:
+    with pytest.raises(ValueError) as told:
+        parsed(MAKERS[-1](), b",%b\r\n+secret\r\n" % double, [])
+    assert "secret" not in str(told.value)
+
+
+@every_parser
+def test_a_long_line(make: Callable[[], Parser]) -> None:
+    assert parsed(make(), b"+" + b"x" * 200_000 + b"\r\n", [70_000]) == [b"x" * 200_000]
+
+
+@needs_compiled
+def test_one_that_was_not_set_up() -> None:
+    parser = _compiled.Parser.__new__(_compiled.Parser)
+    parser.feed(b":1\r\n")
+    with pytest.raises(RuntimeError):
+        parser.take([], 1, True)
 
 
 @needs_compiled

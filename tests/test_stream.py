@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +15,8 @@ from typing import Any
 import pytest
 
 import oneatatime
-from oneatatime import InvalidInput, Options, Record, Undecodable
+from oneatatime import InvalidInput, Options, ProtocolViolation, Record, Undecodable
+from tests.fake import FakeServer, array, bulk, page
 from tests.reading import everything, gathered
 from tests.servers import Server
 
@@ -718,3 +721,63 @@ async def test_a_type_the_server_does_not_know_gives_nothing_or_says_so(server: 
             assert await everything(server.url, types=types) == {}
         except InvalidInput as error:  # some servers check the name
             assert "has no type" in str(error)
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8"])
+@pytest.mark.parametrize("selection", [{"types": ["hash", "list"]}, {"keys": ["h", "l", "gone"]}, {}])
+async def test_keys_alone_of_any_type_in_any_form(
+    server: Server, encoding: str | None, selection: dict[str, Any]
+) -> None:
+    server.admin.hset("h", "f", "v")
+    server.admin.rpush("l", "e")
+    stream = oneatatime.stream(server.url, encoding=encoding, **selection)
+    keys = [key async for key in stream.keys()]
+    assert sorted(keys) == (["h", "l"] if encoding else [b"h", b"l"])
+
+
+@pytest.mark.parametrize("view", ["pairs", "records", "batches"])
+async def test_nonsense_that_shows_late_ends_the_stream_with_an_error(view: str) -> None:
+    """A zset in which a score is none: only when the value is made does that show."""
+    broken = array(array(bulk(b"m"), b",1\r\n"), array(bulk(b"n"), bulk(b"o"), bulk(b"p")))
+    answers: Any = {
+        b"SCAN": page(0, b"a", b"b", b"c"),
+        b"TYPE": b"+zset\r\n",
+        b"ZRANGE": lambda words: broken if words[1] == b"b" else array(array(bulk(b"m"), b",1\r\n")),
+    }
+    async with FakeServer(answers) as fake:
+        stream = oneatatime.stream(fake.url, options=Options(ranges=1))
+        items = {"pairs": stream, "records": stream.records(), "batches": stream.batches()}[view]
+        with pytest.raises(ProtocolViolation, match="not the form"):
+            async for _ in items:
+                pass
+        for _ in range(3):
+            with pytest.raises(ProtocolViolation):
+                async for _ in items:
+                    pass
+        assert not stream.statistics().complete
+        await stream.aclose()
+
+
+def test_threads_that_share_records_get_each_its_own_metadata(server: Server) -> None:
+    with server.admin.pipeline() as pipe:
+        for number in range(1, 20_001):
+            pipe.rpush(f"l:{number}", "e")
+            pipe.pexpire(f"l:{number}", number * 1_000_000)
+        pipe.execute()
+    records = oneatatime.stream(server.url, metadata="ttl").records()
+    wrong: list[Any] = []
+
+    def read() -> None:
+        wrong.extend(record for record in records if abs(record.ttl / 1_000_000 - int(record.key[2:])) > 0.2)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=read) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert wrong == []

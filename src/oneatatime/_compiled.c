@@ -15,9 +15,11 @@
 
 #define LEAST_CAPACITY ((size_t)128 * 1024)
 #define MOST_IDLE_CAPACITY ((size_t)1024 * 1024) /* what an empty buffer keeps at most */
-#define MOST_LINE ((size_t)65536)
+#define MOST_LINE ((size_t)1024 * 1024)
+#define MOST_DIGITS 20
+#define MOST_DOUBLE 400 /* bytes of one written out in full */
 #define MOST_DEPTH 16
-#define MOST_LENGTH ((Py_ssize_t)1 << 40)
+#define MOST_LENGTH ((long long)1 << (sizeof(Py_ssize_t) > 4 ? 40 : 28))
 #define MOST_BOUNDED 9999999 /* elements of an array in the reply to a question that has a bound */
 
 typedef struct {
@@ -48,7 +50,7 @@ static inline int
 scan_header(const char *at, const char *end, Py_ssize_t *length, const char **after)
 {
     const char *digit = at + 1;
-    Py_ssize_t number = 0;
+    long long number = 0;
 
     if (digit < end && *digit == '-') {
         if (end - at < 5)
@@ -61,7 +63,7 @@ scan_header(const char *at, const char *end, Py_ssize_t *length, const char **af
     }
     for (; digit < end && *digit >= '0' && *digit <= '9'; digit++) {
         number = number * 10 + (*digit - '0');
-        if (number > MOST_LENGTH)
+        if (number > MOST_LENGTH || digit - at > MOST_DIGITS)
             return nonsense("a length beyond all bounds");
     }
     if (digit == end)
@@ -72,7 +74,7 @@ scan_header(const char *at, const char *end, Py_ssize_t *length, const char **af
         return 0;
     if (digit[1] != '\n')
         return nonsense("a length that is no number");
-    *length = number;
+    *length = (Py_ssize_t)number;
     *after = digit + 2;
     return 1;
 }
@@ -187,7 +189,7 @@ number(const char *text, const char *end)
     const char *digit = text + (*text == '-');
     long long mantissa = 0;
     int digits = 0, behind = -1;
-    char *stop;
+    char *stop, whole[MOST_DOUBLE + 1];
     double value;
 
     for (; digit < end && digits <= 15; digit++) {
@@ -205,14 +207,20 @@ number(const char *text, const char *end)
         value = (double)mantissa / tens[behind > 0 ? behind : 0];
         return PyFloat_FromDouble(*text == '-' ? -value : value);
     }
-    value = PyOS_string_to_double(text, &stop, NULL); /* stops at the end of the line at the latest */
-    if (value == -1.0 && PyErr_Occurred())
-        return NULL;
-    if (stop != end) {
-        nonsense("a double that is none");
-        return NULL;
+    if (text == end || end - text > MOST_DOUBLE)
+        goto bad;
+    memcpy(whole, text, (size_t)(end - text)); /* what converts it reads, and tells, what is behind it too */
+    whole[end - text] = '\0';
+    value = PyOS_string_to_double(whole, &stop, NULL);
+    if (value == -1.0 && PyErr_Occurred()) {
+        PyErr_Clear();
+        goto bad;
     }
-    return PyFloat_FromDouble(value);
+    if (*stop == '\0')
+        return PyFloat_FromDouble(value);
+bad:
+    nonsense("a double that is none");
+    return NULL;
 }
 
 static PyObject *
@@ -350,54 +358,6 @@ build(Parser *self, const char **at, int depth, int *tracked)
 
 /* The object */
 
-PyDoc_STRVAR(take_doc,
-"take(replies, most, bounded, /)\n--\n\n"
-"Appends at most so many replies to a list, as many as are there, and returns how many.\n\n"
-"`bounded`: none is an array of ten million elements or more. What was pushed is no reply, and goes to\n"
-"`pushed`. Raises ValueError for what is no RESP; nothing that\n"
-"comes after it can be made sense of.");
-
-static PyObject *
-take(Parser *self, PyObject *const *arguments, Py_ssize_t count)
-{
-    Py_ssize_t taken = 0, most;
-    int found = 0, bounded;
-
-    if (count != 3 || !PyList_Check(arguments[0])) {
-        PyErr_SetString(PyExc_TypeError, "take(replies: list, most: int, bounded: bool)");
-        return NULL;
-    }
-    bounded = PyObject_IsTrue(arguments[2]);
-    most = PyLong_AsSsize_t(arguments[1]);
-    if (bounded < 0 || (most == -1 && PyErr_Occurred()))
-        return NULL;
-    if (self->busy) {
-        PyErr_SetString(PyExc_RuntimeError, "the parser is at work");
-        return NULL;
-    }
-    self->busy = 1; /* what is built may run destructors, and they anything */
-    while (taken < most && (found = scan(self, bounded)) == 1) {
-        const char *at = self->data + self->start;
-        int tracked = 0, pushed = *at == '>', failed;
-        PyObject *reply = build(self, &at, 0, &tracked);
-        if (reply == NULL) {
-            found = -1;
-            break;
-        }
-        failed = PyList_Append(pushed ? self->pushed : arguments[0], reply);
-        Py_DECREF(reply);
-        if (failed) {
-            found = -1;
-            break;
-        }
-        self->consumed += self->seen - self->start;
-        self->start = self->seen;
-        taken += !pushed;
-    }
-    self->busy = 0;
-    return found < 0 ? NULL : PyLong_FromSsize_t(taken);
-}
-
 /* Makes room for so many bytes more: at the front where that is enough, else twice as much. */
 static int
 make_room(Parser *self, size_t more)
@@ -429,6 +389,56 @@ make_room(Parser *self, size_t more)
         self->capacity = capacity;
     }
     return 0;
+}
+
+PyDoc_STRVAR(take_doc,
+"take(replies, most, bounded, /)\n--\n\n"
+"Appends at most so many replies to a list, as many as are there, and returns how many.\n\n"
+"`bounded`: none is an array of ten million elements or more. What was pushed is no reply, and goes to\n"
+"`pushed`. Raises ValueError for what is no RESP; nothing that\n"
+"comes after it can be made sense of.");
+
+static PyObject *
+take(Parser *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    Py_ssize_t taken = 0, most;
+    int found = 0, bounded;
+
+    if (count != 3 || !PyList_Check(arguments[0])) {
+        PyErr_SetString(PyExc_TypeError, "take(replies: list, most: int, bounded: bool)");
+        return NULL;
+    }
+    bounded = PyObject_IsTrue(arguments[2]);
+    most = PyLong_AsSsize_t(arguments[1]);
+    if (bounded < 0 || (most == -1 && PyErr_Occurred()))
+        return NULL;
+    if (self->busy || self->pushed == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the parser is at work, or was not set up");
+        return NULL;
+    }
+    self->busy = 1; /* what is built may run destructors, and they anything */
+    while (taken < most && (found = scan(self, bounded)) == 1) {
+        const char *at = self->data + self->start;
+        int tracked = 0, pushed = *at == '>', failed;
+        PyObject *reply = build(self, &at, 0, &tracked);
+        if (reply == NULL) {
+            found = -1;
+            break;
+        }
+        failed = PyList_Append(pushed ? self->pushed : arguments[0], reply);
+        Py_DECREF(reply);
+        if (failed) {
+            found = -1;
+            break;
+        }
+        self->consumed += self->seen - self->start;
+        self->start = self->seen;
+        taken += !pushed;
+    }
+    self->busy = 0;
+    if (self->start == self->end && make_room(self, 0) < 0)
+        return NULL;
+    return found < 0 ? NULL : PyLong_FromSsize_t(taken);
 }
 
 PyDoc_STRVAR(feed_doc, "feed(data, /)\n--\n\nAdds what has come.");
@@ -512,7 +522,7 @@ get_consumed(Parser *self, void *Py_UNUSED(closure))
 static PyObject *
 get_pushed(Parser *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(self->pushed);
+    return Py_NewRef(self->pushed != NULL ? self->pushed : Py_None);
 }
 
 static PyMethodDef methods[] = {

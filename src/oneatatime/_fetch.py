@@ -76,6 +76,7 @@ class Fetch:
             return
         page = self._page(keys, ())
         yield from page.types_only()
+        page.raw = False  # there are no values
         batch = self._batch(page, 0, len(keys))
         batch.values = []
         yield batch

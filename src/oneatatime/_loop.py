@@ -18,9 +18,16 @@ class PythonSkin:
         return self
 
     async def __anext__(self) -> Any:
-        for item in self.items:
-            return item
+        try:
+            for item in self.items:
+                return item
+        except Exception as error:  # noqa: BLE001 - whatever an item fails with
+            raise self.failed(error)  # noqa: B904 - mostly the same
         return await self.refill()
+
+    def failed(self, error: Exception) -> Exception:
+        """What is raised where making an item failed with `error`."""
+        return error
 
     async def refill(self) -> Any:
         """The next item, once there are more; StopAsyncIteration where there are none."""

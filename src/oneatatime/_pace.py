@@ -224,7 +224,7 @@ class Load:
             return 0.0
         then, seconds = since.until(now), now.at - since.at
         most = _SURPRISE * (self._cost * sent + self.limit.per_second * _SWING)
-        return min(seconds * (then.load - others.load_with(then.commands)), most)
+        return max(-most, min(seconds * (then.load - others.load_with(then.commands)), most))
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,8 @@ class Look:
 
     def until(self, later: Look, less: float = 0.0) -> Others:
         seconds = later.at - self.at
-        return Others((later.clock - self.clock - less) / seconds, (later.commands - self.commands) / seconds)
+        commands = max(0, later.commands - self.commands)  # CONFIG RESETSTAT lets them begin anew
+        return Others((later.clock - self.clock - less) / seconds, commands / seconds)
 
 
 async def _look(connection: Connection, traffic: Traffic) -> Look:

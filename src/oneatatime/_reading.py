@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 import weakref
 from collections import Counter
@@ -17,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ._blocking import Blocking, Turns, iterate
-from ._errors import StreamClosed
+from ._errors import ProtocolViolation, StreamClosed
 from ._flow import Statistics
 from ._record import Batch
 from ._source import KeySource
@@ -149,6 +150,7 @@ class Reading:
         self._blocking: Blocking[Batch] | None = None
         self._lock: asyncio.Lock | None = None
         self._turns = Turns()
+        self.one_at_a_time = threading.Lock()
         self._batch = Batch([], "", [])
         self._keys: Iterator[Any] = iter(())
         self._delivered = 0
@@ -185,10 +187,18 @@ class Reading:
                     raise StreamClosed("the stream was begun by `async for`, and goes on only in one")
                 self._blocking = iterate(lambda run=self._run: run)  # type: ignore[misc]
             while True:
-                for item in view.items:
-                    return item
+                with self.one_at_a_time:
+                    for item in view.items:
+                        return item
                 if not self._hand_rest_to(view):
                     self._begin(next(self._blocking), view)
+
+    def failed(self, error: Exception) -> Exception:
+        """What is raised where an item could not be made; a broken reply ends the reading, as anywhere."""
+        if isinstance(error, ProtocolViolation):
+            error = ProtocolViolation(error.message, node=self.work.endpoint.node, command=error.command)
+            self.work.flow.fail(error)
+        return error
 
     def _hand_rest_to(self, view: View[Any]) -> bool:
         """What another view has left of the batch goes to this one."""
@@ -207,7 +217,11 @@ class Reading:
         self._account()
         self._batch = batch
         self._keys = iter(batch.keys)
-        view.items = view.shape(self._keys, batch)
+        try:
+            view.items = view.shape(self._keys, batch)
+        except ProtocolViolation as error:
+            self._batch, self._keys = Batch([], "", []), iter(())
+            raise self.failed(error) from error
         self._view = weakref.ref(view)
 
     def _account(self) -> None:

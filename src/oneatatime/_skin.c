@@ -1,7 +1,7 @@
 /* The thin skin of a stream, compiled: what one item costs beyond itself. `_loop.py` has the same in Python.
 
    `Skin.__anext__` gives a `Step`. Awaited, it takes the next of `items`; when they have run out it awaits
-   `refill()`, a coroutine of the subclass. Nothing is taken before it is awaited, so a step that is dropped
+   `refill()`, a coroutine of the subclass, which also says by `failed(error)` what is raised where an item fails. Nothing is taken before it is awaited, so a step that is dropped
    or cancelled early loses nothing. */
 
 #define PY_SSIZE_T_CLEAN
@@ -21,7 +21,7 @@ typedef struct {
 } Step; /* known to the collector from when it awaits on: before, it costs too little to be asked about */
 
 static PyTypeObject StepType;
-static PyObject *name_refill, *name_throw, *name_close;
+static PyObject *name_refill, *name_failed, *name_throw, *name_close;
 
 /* Step */
 
@@ -31,6 +31,27 @@ end(Step *self)
 {
     self->over = 1;
     Py_CLEAR(self->refill);
+}
+
+/* What an item failed with becomes what `failed` makes of it. */
+static void
+tell_of_failure(Skin *skin)
+{
+    PyObject *kind, *error, *trace, *told;
+
+    PyErr_Fetch(&kind, &error, &trace);
+    PyErr_NormalizeException(&kind, &error, &trace);
+    if (trace != NULL)
+        PyException_SetTraceback(error, trace);
+    told = PyObject_CallMethodOneArg((PyObject *)skin, name_failed, error);
+    if (told != NULL && PyExceptionInstance_Check(told))
+        PyErr_SetObject((PyObject *)Py_TYPE(told), told);
+    else if (told != NULL)
+        PyErr_SetString(PyExc_TypeError, "failed() gives an exception");
+    Py_XDECREF(told);
+    Py_XDECREF(kind);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
 }
 
 static PySendResult
@@ -58,17 +79,22 @@ step_send(PyObject *object, PyObject *argument, PyObject **result)
             if (PyErr_Occurred()) {
                 if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
                     self->over = 1;
+                    tell_of_failure(self->skin);
                     return PYGEN_ERROR;
                 }
                 PyErr_Clear();
             }
         }
-        self->refill = PyObject_CallMethodNoArgs((PyObject *)self->skin, name_refill);
-        if (self->refill == NULL) {
-            *result = NULL;
+        *result = NULL;
+        refill = PyObject_CallMethodNoArgs((PyObject *)self->skin, name_refill);
+        if (refill == NULL || self->refill != NULL) { /* who else awaits it was quicker */
             self->over = 1;
+            if (refill != NULL)
+                PyErr_SetString(PyExc_RuntimeError, "a step of a stream is being awaited already");
+            Py_XDECREF(refill);
             return PYGEN_ERROR;
         }
+        self->refill = refill;
         PyObject_GC_Track(self);
     }
     refill = Py_NewRef(self->refill); /* who awaits it at the same time ends this step from within */
@@ -283,6 +309,21 @@ static PyGetSetDef skin_attributes[] = {
     {NULL, NULL, NULL, NULL, NULL},
 };
 
+PyDoc_STRVAR(failed_doc,
+"failed(error, /)\n--\n\n"
+"What is raised where making an item failed with `error`.");
+
+static PyObject *
+skin_failed(PyObject *Py_UNUSED(self), PyObject *error)
+{
+    return Py_NewRef(error);
+}
+
+static PyMethodDef skin_methods[] = {
+    {"failed", skin_failed, METH_O, failed_doc},
+    {NULL, NULL, 0, NULL},
+};
+
 static PyAsyncMethods skin_as_async = {
     .am_aiter = PyObject_SelfIter,
     .am_anext = skin_anext,
@@ -299,6 +340,7 @@ static PyTypeObject SkinType = {
     .tp_traverse = skin_traverse,
     .tp_clear = skin_clear,
     .tp_getset = skin_attributes,
+    .tp_methods = skin_methods,
     .tp_new = PyType_GenericNew,
 };
 
@@ -335,6 +377,7 @@ PyInit__skin(void)
     PyObject *created;
 
     if ((name_refill = PyUnicode_InternFromString("refill")) == NULL
+        || (name_failed = PyUnicode_InternFromString("failed")) == NULL
         || (name_throw = PyUnicode_InternFromString("throw")) == NULL
         || (name_close = PyUnicode_InternFromString("close")) == NULL
         || PyType_Ready(&StepType) < 0)

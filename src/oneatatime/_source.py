@@ -37,6 +37,7 @@ class KeySource:
         self.slow = False  # a plain iterator that takes its time, and the event loop's with it
         self._keys = keys
         self._ready = isinstance(keys, list | tuple)
+        self._left: list[Any] = []  # of a list, where the keys of a page were too long for one burst
         self._pulling: AsyncIterator[Any] | None = None
         self._iterator: Iterator[Any] | None = None
         self._pulled: list[bytes] = []
@@ -68,11 +69,13 @@ class KeySource:
         """Keys of a list, all at once; None where they have to be looked at one by one."""
         if not self._ready:
             return None
-        given = list(itertools.islice(iterator, most))
-        with contextlib.suppress(InvalidInput):
+        given = self._left or list(itertools.islice(iterator, most))
+        with contextlib.suppress(InvalidInput, ValueError):
             page = [key if key.__class__ is bytes else self._as_key(key) for key in given]
-            if size_of(page) <= most_bytes:
-                return page
+            while size_of(page) > most_bytes and len(page) > 1:
+                del page[len(page) // 2 :]
+            self._left = given[len(page) :]
+            return page
         self._ready, self._iterator = False, itertools.chain(given, iterator)
         return None
 

@@ -38,6 +38,9 @@ class _View(Skin, Generic[T]):
     async def refill(self) -> Any:
         return await self._reading.refill(self)
 
+    def failed(self, error: Exception) -> Exception:
+        return self._reading.failed(error)
+
     def __iter__(self) -> Iterator[T]:
         return _Plain(self, self._reading)
 
@@ -70,8 +73,12 @@ class _Plain(Generic[T]):
 
     def __next__(self) -> T:
         items: Iterator[T] = self._view.items
-        for item in items:
-            return item
+        with self._reading.one_at_a_time:  # of several threads, or one had another's metadata
+            try:
+                for item in items:
+                    return item
+            except Exception as error:  # noqa: BLE001 - whatever an item fails with
+                raise self._reading.failed(error)  # noqa: B904 - mostly the same
         item = self._reading.refill_blocking(self._view)
         return item
 

@@ -106,6 +106,8 @@ class Wire(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self.error is not None:
+            return
         self.traffic.received += nbytes
         self._quiet_since = self._loop.time()
         try:
@@ -135,6 +137,8 @@ class Wire(asyncio.BufferedProtocol):
         while answered < len(waiting):
             exchange, before = waiting[answered], parser.consumed
             exchange.missing -= parser.take(exchange.replies, exchange.missing, exchange.bounded)
+            if self.error is not None:  # what was built has run a destructor that ended this
+                return
             exchange.size += parser.consumed - before
             if exchange.missing:
                 break

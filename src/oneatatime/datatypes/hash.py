@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
-from .._resp import ARRAY, fields
+from .._resp import ARRAY, fields, size_of
 from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, nonsense, pairs
 from ._scanned import odd_scan, scanned
 
@@ -28,6 +28,7 @@ class Hash(Datatype):
             if reply.__class__ is ARRAY and len(reply) == 2 and reply[0] == b"0" and (flat := reply[1]):
                 if len(flat) & 1:  # asked here, because zip(strict=True) costs a tenth of the whole read
                     raise ValueError(f"{len(flat)} elements are no pairs")
+                size_of(flat)  # or nonsense would only show when a dict is to be made of it
                 append(flat)
             else:
                 odd[len(values)] = odd_scan(reply)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._request import Burst, Reply, for_each
-from .._resp import ARRAY
+from .._resp import ARRAY, size_of
 from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, nonsense
 from ._scanned import odd_scan, scanned
 
@@ -25,6 +25,7 @@ class Set(Datatype):
         append = values.append
         for reply in replies:
             if reply.__class__ is ARRAY and len(reply) == 2 and reply[0] == b"0" and reply[1]:
+                size_of(reply[1])  # or nonsense would only show when a set is to be made of it
                 append(reply[1])
             else:
                 odd[len(values)] = odd_scan(reply)

@@ -38,7 +38,7 @@ class SortedSet(Datatype):
     def made(self, raw: Any) -> Any:
         try:
             if raw[0][1].__class__ is float:
-                return list(raw) if raw[0].__class__ is tuple else [(member, score) for member, score in raw]
+                return [(member, score) for member, score in raw]
             return _scored(raw)
         except (IndexError, TypeError, ValueError) as error:
             raise nonsense(self.command, error) from error
