@@ -48,7 +48,7 @@ bench-startup: $(VENV)/.test
 bench-probe: $(VENV)/.test
 	$(BIN)/python -m benchmarks.probe
 
-# How well limits on keys, bytes and server time are kept, over ten seconds each (four minutes).
+# How well limits on keys, bytes and server time are kept, over ten seconds each (ten minutes).
 bench-pace: $(VENV)/.test
 	$(BIN)/python -m benchmarks.pace
 
