@@ -55,7 +55,7 @@ def _mgets(admin: redis.Redis) -> int:
 
 async def test_a_slow_server_is_asked_for_less_until_it_recovers(server: Server) -> None:
     admin = server.admin
-    admin.execute_command("DEBUG", "POPULATE", 600_000, "string", 100)
+    admin.execute_command("DEBUG", "POPULATE", 2_000_000, "string", 100)  # one stream is to last through it
     slow = threading.Event()
 
     def make_slow() -> None:
