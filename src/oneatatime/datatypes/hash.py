@@ -7,7 +7,7 @@ from typing import Any
 
 from .._request import Burst, Reply, for_each
 from .._resp import ARRAY, fields, size_of
-from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, nonsense, pairs
+from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, pairs
 from ._scanned import odd_scan, scanned
 
 
@@ -36,10 +36,7 @@ class Hash(Datatype):
         return values
 
     def made(self, raw: Any) -> Any:
-        try:
-            return fields(raw)
-        except TypeError as error:
-            raise nonsense(self.command, error) from error
+        return fields(raw)
 
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         return self.ask(keys, WHOLE)

@@ -7,7 +7,7 @@ from typing import Any
 
 from .._request import Burst, Reply, for_each
 from .._resp import ARRAY, size_of
-from ._datatype import WHOLE, Datatype, OddRows, Steps, Text, nonsense
+from ._datatype import WHOLE, Datatype, OddRows, Steps, Text
 from ._scanned import odd_scan, scanned
 
 
@@ -33,10 +33,7 @@ class Set(Datatype):
         return values
 
     def made(self, raw: Any) -> Any:
-        try:
-            return set(raw)
-        except TypeError as error:
-            raise nonsense(self.command, error) from error
+        return set(raw)
 
     def ask_whole(self, keys: Sequence[bytes]) -> Burst:
         return self.ask(keys, WHOLE)
