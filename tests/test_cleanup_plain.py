@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
 import oneatatime
-from oneatatime import ConnectionLost, Options, StreamClosed
+from oneatatime import Incomplete, Options, StreamClosed
 from oneatatime._blocking import iterate
 from oneatatime.server import EmbeddedServer
 from tests.leaks import (
@@ -159,6 +159,21 @@ def test_after_close_the_loop_says_so(server: Server) -> None:
             next(items)
 
 
+def test_closed_when_all_has_come_and_not_all_was_taken() -> None:
+    """The thread was done, and so the loop ended as if it had seen everything."""
+
+    async def two() -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+    items = iterate(two)
+    assert next(items) == 1
+    items._thread.join()
+    items.close()
+    with pytest.raises(StreamClosed):
+        next(items)
+
+
 def test_closed_from_another_thread_while_it_waits() -> None:
     """The loop is told; it neither waits for ever nor ends as if all had been seen."""
     with EmbeddedServer() as server:
@@ -248,19 +263,19 @@ async def test_items_come_before_the_error_that_ended_them(server: Server) -> No
     fill(server.admin)
     whole = 0
     async with FaultProxy(server.url) as proxy:
-        options = Options(count=20, ranges=1)
+        options = Options(count=20, ranges=1, on_unreachable="fail")
         assert len([item async for item in oneatatime.stream(proxy.url, options=options)]) == 180
         whole = proxy.links[-1].to_client.passed
         proxy.plan = Plan(to_client=Fault(cut=whole * 3 // 4))
 
-        def loop() -> tuple[int, list[ConnectionLost]]:
+        def loop() -> tuple[int, list[Incomplete]]:
             seen, errors = 0, []
             stream = oneatatime.stream(proxy.url, options=options)
             for _ in range(3):
                 try:
                     for _ in stream:
                         seen += 1
-                except ConnectionLost as error:
+                except Incomplete as error:
                     errors.append(error)
             return seen, errors
 

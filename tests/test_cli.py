@@ -8,16 +8,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import redis
 
+from oneatatime._parts import BigValues
 from oneatatime.cli import main
 from tests.commandline import run, sorted_lines, spawn
 from tests.servers import Server
 
-SUMMARY = re.compile(r"^[\d,]+ keys? in [\d.]+ m?s( \([\d,]+ keys/s\))?(, [\d,]+ (vanished|torn))*, .+\n$")
+SUMMARY = re.compile(
+    r"^[\d,]+ keys? in [\d.]+ m?s( \([\d,]+ keys/s\))?(, [\d,]+ (vanished|torn))*, complete\n"
+    r"DBSIZE: [\d,]+ keys? at the start, [\d,]+ at the end\n$"
+)
 
 
 # keys --------------------------------------------------------------------------------------------
@@ -29,7 +34,7 @@ def test_keys_are_written_one_a_line(server: Server, admin: redis.Redis) -> None
     assert result.exit_code == 0
     assert sorted_lines(result) == sorted(f"user:{n}" for n in range(1000))
     assert result.stderr.startswith("1,000 keys in ")
-    assert result.stderr.endswith(", complete\n")
+    assert result.stderr.endswith(", complete\nDBSIZE: 1,000 keys at the start, 1,000 at the end\n")
     assert SUMMARY.match(result.stderr)
 
 
@@ -152,22 +157,12 @@ def test_items_of_modules(module_server: Server) -> None:
     assert set(bloom["value"]) == {"dump"}
 
 
-def test_a_big_document_comes_in_parts(module_server: Server) -> None:
+def test_a_big_document_is_one_line(module_server: Server) -> None:
     rows = [f"row {n} " + "x" * 90 for n in range(20_000)]
     for key, document in (("array", rows), ("object", dict.fromkeys(rows, 1)), ("text", "".join(rows))):
         module_server.admin.execute_command("JSON.SET", key, "$", json.dumps(document))
-        parts = [
-            json.loads(line)["value"]
-            for line in run("items", module_server.url, "--match", key).stdout.splitlines()
-        ]
-        if isinstance(document, list):
-            assert len(parts) > 1
-            assert [row for part in parts for row in part] == document
-        elif isinstance(document, dict):
-            assert len(parts) > 1
-            assert {name: value for part in parts for name, value in part.items()} == document
-        else:
-            assert parts == [document]
+        [line] = run("items", module_server.url, "--match", key).stdout.splitlines()
+        assert json.loads(line) == {"key": key, "type": "ReJSON-RL", "value": document}
 
 
 def test_items_with_metadata(server: Server, admin: redis.Redis) -> None:
@@ -190,6 +185,25 @@ def test_a_big_string_comes_in_parts(server: Server, admin: redis.Redis) -> None
     assert "".join(record["value"] for record in records) == text
     assert [record["part"] for record in records] == list(range(len(records)))
     assert [record.get("last") for record in records] == [None] * (len(records) - 1) + [True]
+
+
+@pytest.mark.parametrize("command", [["items"], ["export", "-", "--format", "jsonl"]])
+def test_a_big_value_that_is_deleted_before_it_is_read_has_vanished(
+    server: Server, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    admin.set("big", "x" * 2_000_000)
+    admin.set("small", "1")
+    parts = BigValues.parts
+
+    def deleted(self: BigValues, key: bytes, *more: Any) -> Any:
+        admin.delete(key)
+        return parts(self, key, *more)
+
+    monkeypatch.setattr(BigValues, "parts", deleted)
+    result = run(command[0], server.url, *command[1:])
+    assert result.exit_code == 0
+    assert [json.loads(line)["key"] for line in result.stdout.splitlines()] == ["small"]
+    assert ", 1 vanished, complete" in result.stderr
 
 
 def test_a_big_hash_comes_in_parts_among_small_keys(server: Server, admin: redis.Redis) -> None:

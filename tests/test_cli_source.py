@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import click
 import pytest
 import redis
+from click.testing import CliRunner
 
+from oneatatime import Deployment, Endpoint
+from oneatatime.cli._source import Source, source_options
 from tests.commandline import run, spawn
 from tests.servers import Server, TLSServer
 
@@ -125,6 +130,74 @@ def test_tls_with_a_certificate_of_our_own(mutual_tls_server: TLSServer) -> None
     assert run("keys", mutual_tls_server.url, *trust).exit_code == 1
 
 
+# More than one server: what the flags make of a URL -----------------------------------------------
+
+
+def _meant(*arguments: str, env: dict[str, str] | None = None) -> tuple[Any, str]:
+    """What a command with these arguments would read, and what it said."""
+    found = []
+
+    @click.command()
+    @source_options
+    def command(source: Source) -> None:
+        found.append(source.endpoint())
+
+    environment = {**dict.fromkeys(("REDIS_URL", "VALKEY_URL", "REDISCLI_AUTH")), **(env or {})}
+    result = CliRunner().invoke(command, arguments, env=environment, catch_exceptions=False, input="asked\n")
+    return (found[0] if found else None), result.output
+
+
+CLUSTER, SENTINEL = "redis+cluster://h1:7000,h2", "redis+sentinel://h1,h2/orders"
+
+MEANT = {
+    "nothing more": ([CLUSTER], CLUSTER),
+    "as an option": (["-u", SENTINEL], SENTINEL),
+    "db": ([CLUSTER, "-n", "3"], f"{CLUSTER}/3"),
+    "db 0 wins": ([f"{SENTINEL}/3", "-n", "0"], SENTINEL),
+    "user and password": ([CLUSTER, "--user", "u", "-a", "p"], "redis+cluster://u:p@h1:7000,h2"),
+    "user without password": ([SENTINEL, "--user", "u"], "redis+sentinel://u@h1,h2/orders"),
+    "a password that is asked for": ([SENTINEL, "--askpass"], "redis+sentinel://:asked@h1,h2/orders"),
+    "TLS of a cluster": ([CLUSTER, "--cacert", "/ca"], "rediss+cluster://h1:7000,h2?ssl_ca_certs=/ca"),
+    "TLS of Sentinels too": (
+        [SENTINEL, "--tls", "--cert", "/c", "--key", "/k"],
+        "rediss+sentinel://h1,h2/orders?ssl_certfile=/c&ssl_keyfile=/k",
+    ),
+    "TLS unverified": (
+        [f"{SENTINEL}?sentinel_password=p", "--insecure"],
+        "rediss+sentinel://h1,h2/orders?sentinel_password=p&ssl_cert_reqs=none&ssl_check_hostname=0",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "url"), MEANT.values(), ids=MEANT)
+def test_flags_and_a_url_of_several_servers(arguments: list[str], url: str) -> None:
+    assert _meant(*arguments)[0] == Deployment.of(url)
+
+
+def test_the_environment_and_several_servers() -> None:
+    assert _meant(env={"REDIS_URL": CLUSTER})[0] == Deployment.of(CLUSTER)
+    assert _meant("-p", "7000", env={"REDIS_URL": CLUSTER})[0] == Endpoint(port=7000)
+    password = {"REDISCLI_AUTH": "p"}
+    assert _meant(CLUSTER, env=password)[0] == Deployment.of("redis+cluster://:p@h1:7000,h2")
+    with_user = "redis+sentinel://u:p@h1,h2/orders"
+    assert _meant(with_user, env={"REDISCLI_AUTH": "q"})[0] == Deployment.of(with_user)
+
+
+def test_a_password_of_sentinels_on_the_command_line_warns() -> None:
+    url = f"{SENTINEL}?sentinel_password=s3cr3t"
+    assert "Warning" in _meant(url)[1]
+    assert "Warning" not in _meant(env={"REDIS_URL": url})[1]
+    assert "s3cr3t" not in _meant(url)[1]
+
+
+@pytest.mark.parametrize("flag", [["-h", "h"], ["-p", "1"], ["-s", "/x"]])
+@pytest.mark.parametrize("url", [CLUSTER, SENTINEL])
+def test_a_place_beside_a_url_of_several_servers_is_a_mistake(url: str, flag: list[str]) -> None:
+    result, said = _meant(url, *flag)
+    assert result is None
+    assert "not both" in said
+
+
 # Mistakes ----------------------------------------------------------------------------------------
 
 
@@ -133,6 +206,10 @@ def test_tls_with_a_certificate_of_our_own(mutual_tls_server: TLSServer) -> None
     [
         ["keys", "http://localhost"],
         ["keys", "redis://localhost:port"],
+        ["keys", "redis://one,two"],
+        ["keys", "redis-sentinel://one/0#orders"],
+        ["keys", "redis+sentinel://one"],
+        ["keys", "redis+cluster://one,"],
         ["keys", "-p", "0"],
         ["keys", "--limit", "0"],
         ["keys", "--type", "strng"],
@@ -159,6 +236,8 @@ def test_a_mistake_in_the_arguments_exits_with_2(arguments: list[str]) -> None:
         f"redis://user:{SECRET}@localhost:1",
         f"redis://:{SECRET}@localhost",
         f"rediss://:{SECRET}@localhost:x",
+        f"redis+cluster://user:{SECRET}@localhost:1,localhost:2",
+        f"redis+sentinel://:{SECRET}@localhost:1/orders/0",
         "redis://:s3cr3t@localhost:1",
     ],
 )

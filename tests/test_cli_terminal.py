@@ -14,7 +14,8 @@ import pytest
 import redis
 
 from oneatatime import Statistics
-from oneatatime.cli._progress import Progress, summary
+from oneatatime.cli._progress import Progress
+from oneatatime.cli._report import summary
 from tests.commandline import spawn
 from tests.servers import Server
 
@@ -57,9 +58,9 @@ def test_interrupted_while_nobody_reads_the_output(server: Server, number: int, 
 
 @pytest.mark.usefixtures("many")
 def test_interrupted_while_the_server_is_silent(server: Server, admin: redis.Redis) -> None:
-    admin.execute_command("CLIENT", "PAUSE", "2000", "ALL")
+    admin.execute_command("CLIENT", "PAUSE", "3500", "ALL")
     with spawn("keys", server.url) as process:
-        time.sleep(0.5)
+        time.sleep(2.0)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=10)
     assert (process.returncode, output) == (130, b"")
@@ -110,6 +111,7 @@ def test_progress_is_drawn_on_a_terminal_and_the_summary_stays(server: Server, t
     text = shown()
     assert re.search(r"\r\x1b\[K[█░]{20} +\d+%  [\d,]+ keys", text), text
     assert text.rpartition("\x1b[K")[2].startswith("200,000 keys in ")
+    assert text.endswith(", complete\r\nDBSIZE: 200,000 keys at the start, 200,000 at the end\r\n")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import redis
 import redis.asyncio
 import valkey
 import valkey.asyncio
-from coredis.connection import TCPLocation
 
 from oneatatime._endpoint import TLS, Endpoint
 from oneatatime._errors import InvalidInput
@@ -255,30 +254,7 @@ async def test_credential_provider_that_gives_something_else() -> None:
     assert SECRET not in str(caught.value)
 
 
-# What is not read yet
-
-
-CLUSTERS_AND_SENTINEL_ARE_NOT_READ_YET = {
-    "redis.asyncio cluster": lambda: redis.asyncio.RedisCluster("h"),
-    "redis cluster": lambda: redis.RedisCluster.__new__(redis.RedisCluster),
-    "valkey.asyncio cluster": lambda: valkey.asyncio.ValkeyCluster("h"),
-    "valkey cluster": lambda: valkey.ValkeyCluster.__new__(valkey.ValkeyCluster),
-    "coredis cluster": lambda: coredis.RedisCluster.__new__(coredis.RedisCluster),
-    "redis Sentinel": lambda: redis.Sentinel([("h", 1)]),
-    "redis primary by Sentinel": lambda: redis.Sentinel([("h", 1)]).master_for("m"),
-    "redis.asyncio replica by Sentinel": lambda: redis.asyncio.Sentinel([("h", 1)]).slave_for("m", ssl=True),
-    "valkey.asyncio by Sentinel": lambda: valkey.asyncio.Sentinel([("h", 1)]).master_for("m"),
-    "valkey by Sentinel": lambda: valkey.Sentinel([("h", 1)]).master_for("m"),
-    "coredis by Sentinel": lambda: coredis.Sentinel([TCPLocation("h", 1)]).primary_for("m"),
-}
-
-
-@pytest.mark.parametrize(
-    "client", CLUSTERS_AND_SENTINEL_ARE_NOT_READ_YET.values(), ids=CLUSTERS_AND_SENTINEL_ARE_NOT_READ_YET
-)
-def test_clusters_and_sentinel_are_not_read_yet(client: Callable[[], Any]) -> None:
-    with pytest.raises(InvalidInput, match="not read yet"):
-        Endpoint.of(client())
+# Clients without a server
 
 
 def test_fakeredis_has_no_server() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import glide
 import pytest
 
+from oneatatime._deployment import Deployment
 from oneatatime._endpoint import TLS, Endpoint
 from oneatatime._errors import InvalidInput
+from tests.servers import Server
+from tests.test_client_cluster import _cluster_node, cluster_node  # noqa: F401 # fixtures
 
 SECRET = "s3cr3tpassw0rd"
 
@@ -95,9 +99,61 @@ async def test_glide_connected(tcp_server: Any) -> None:
         await client.close()
 
 
-def test_glide_cluster_is_not_read_yet() -> None:
-    with pytest.raises(InvalidInput, match="not read yet"):
-        Endpoint.of(_glide(glide.GlideClusterClient))
+GLIDE_CLUSTER = {
+    "all addresses": (
+        {"addresses": [glide.NodeAddress("a", 7000), glide.NodeAddress("b", 7001)]},
+        (Endpoint("a", 7000), Endpoint("b", 7001)),
+    ),
+    "resolver": (
+        {"address_resolver": lambda host, port: (f"{host}2", port + 1)},
+        (Endpoint("h2", 7001),),
+    ),
+    "db": ({"database_id": 3}, (Endpoint("h", 7000, db=3),)),
+    "RESP2": ({"protocol": glide.ProtocolVersion.RESP2}, (Endpoint("h", 7000, protocol=2),)),
+    "user and password": (
+        {"credentials": glide.ServerCredentials(SECRET, "u")},
+        (Endpoint("h", 7000, username="u", password=SECRET),),
+    ),
+    "TLS": (
+        {
+            "use_tls": True,
+            "advanced_config": glide.AdvancedGlideClusterClientConfiguration(
+                tls_config=glide.TlsAdvancedConfiguration(root_pem_cacerts=CERTIFICATE)
+            ),
+        },
+        (Endpoint("h", 7000, tls=TLS(ca_data=CERTIFICATE.decode())),),
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "seeds"), GLIDE_CLUSTER.values(), ids=GLIDE_CLUSTER)
+def test_glide_cluster(arguments: dict[str, Any], seeds: tuple[Endpoint, ...]) -> None:
+    client = _glide(glide.GlideClusterClient, **arguments)
+    deployment = Deployment.of(client)
+    assert deployment == Deployment("cluster", seeds, replace(seeds[0], host="localhost", port=6379))
+    with pytest.raises(InvalidInput, match=r"glide's GlideClusterClient of a cluster where one server"):
+        Endpoint.of(client)
+
+
+def test_glide_cluster_resolves_what_nodes_announce() -> None:
+    client = _glide(glide.GlideClusterClient, address_resolver=lambda host, port: (f"{host}2", port + 1))
+    assert Deployment.of(client).endpoint("a", 1) == Endpoint("a2", 2)
+
+
+def test_glide_cluster_with_iam_cannot_be_read() -> None:
+    arguments, says = GLIDE_THAT_CANNOT_BE_READ["IAM"]
+    with pytest.raises(InvalidInput, match=says):
+        Deployment.of(_glide(glide.GlideClusterClient, **arguments))
+
+
+async def test_glide_cluster_connected(cluster_node: Server) -> None:  # noqa: F811
+    port = port_of(cluster_node)
+    configuration = glide.GlideClusterClientConfiguration([glide.NodeAddress("127.0.0.1", port)])
+    client = await glide.GlideClusterClient.create(configuration)
+    try:
+        assert Deployment.of(client) == Deployment.of(f"redis+cluster://127.0.0.1:{port}")
+    finally:
+        await client.close()
 
 
 def test_glide_sync(tcp_server: Any) -> None:
@@ -106,5 +162,16 @@ def test_glide_sync(tcp_server: Any) -> None:
     client = glide_sync.GlideClient.create(glide_sync.GlideClientConfiguration([address]))
     try:
         assert Endpoint.of(client) == Endpoint("127.0.0.1", port_of(tcp_server))
+    finally:
+        client.close()
+
+
+def test_glide_sync_cluster(cluster_node: Server) -> None:  # noqa: F811
+    glide_sync = pytest.importorskip("glide_sync")
+    port = port_of(cluster_node)
+    configuration = glide_sync.GlideClusterClientConfiguration([glide_sync.NodeAddress("127.0.0.1", port)])
+    client = glide_sync.GlideClusterClient.create(configuration)
+    try:
+        assert Deployment.of(client) == Deployment.of(f"redis+cluster://127.0.0.1:{port}")
     finally:
         client.close()

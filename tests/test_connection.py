@@ -13,7 +13,15 @@ from urllib.parse import urlsplit
 import pytest
 
 import oneatatime
-from oneatatime import ConnectionLost, Endpoint, Options, ProtocolViolation, ReplyTimeout, Unreachable
+from oneatatime import (
+    ConnectionLost,
+    Endpoint,
+    Incomplete,
+    Options,
+    ProtocolViolation,
+    ReplyTimeout,
+    Unreachable,
+)
 from oneatatime._connection import Connection
 from oneatatime._request import ReplyTooBig, command
 from oneatatime._session import Session
@@ -22,7 +30,7 @@ from tests.fake import HELLO, Answers, FakeServer, array, bulk, page
 from tests.proxy import Fault, FaultProxy, Plan
 from tests.servers import Server
 
-QUICK = Options(timeout=0.2, connect_timeout=0.5, ranges=1)
+QUICK = Options(timeout=0.2, connect_timeout=0.5, ranges=1, on_unreachable="fail")
 
 
 async def everything(url: str, **arguments: Any) -> dict[Any, Any]:
@@ -301,11 +309,12 @@ HOSTILE_SCANS = {
 async def test_a_hostile_scan(reply: bytes, protocol: int, no_leaks: None) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     async with FakeServer({b"SCAN": reply}) as fake:
-        with pytest.raises((ProtocolViolation, ReplyTimeout)):
-            await everything(f"{fake.url}?protocol={protocol}")
-        if reply != HOSTILE_SCANS["a circle"]:
-            with pytest.raises((ProtocolViolation, ReplyTimeout)):
-                await everything(f"{fake.url}?protocol={protocol}", options=Options(timeout=0.2))
+        for timeout in (0.5, 0.2):
+            options = Options(timeout=timeout, on_unreachable="fail")
+            with pytest.raises((ProtocolViolation, Incomplete)) as caught:
+                await everything(f"{fake.url}?protocol={protocol}", options=options)
+            if isinstance(caught.value, Incomplete):  # the rest of the reply never came
+                assert isinstance(caught.value.__cause__, ReplyTimeout)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 64 * (1024 if sys.platform != "darwin" else 1024**2)
 

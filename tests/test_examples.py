@@ -48,3 +48,7 @@ def test_ours_gives_the_same_values_in_order_and_then_everything(continents) -> 
 
 def test_steps_of_ones_own_stand_between_stream_and_print(continents) -> None:
     assert output_of("pipeline.py", continents) == ["country:AD is Andorra"]
+
+
+def test_partitions_are_read_in_processes_of_their_own(continents) -> None:
+    assert output_of("partitions.py", continents) == ["4 b'Asia'"]

@@ -1,4 +1,4 @@
-"""Connections that break at every byte, servers that die: a clear error, or a result that is whole."""
+"""Connections that break at every byte, servers that die: a whole result, or an error that says what not."""
 
 # ruff: noqa: PERF401, PERF403 - what a loop found before its error counts, too
 
@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import pytest
 
 import oneatatime
-from oneatatime import ConnectionLost, Options, ProtocolViolation, ReplyTimeout, Unreachable
+from oneatatime import ConnectionLost, Incomplete, Options, ProtocolViolation, ReplyTimeout, Unreachable
 from oneatatime.server import EmbeddedServer
 from tests.proxy import Fault, FaultProxy, Plan
 from tests.servers import Server
 
-OPTIONS = Options(ranges=1, timeout=0.5, connect_timeout=0.5)
-NOT_LONG = Options(ranges=1, timeout=0.02, connect_timeout=0.05)
+OPTIONS = Options(ranges=1, timeout=0.5, connect_timeout=0.5, on_unreachable="fail")
+NOT_LONG = Options(ranges=1, timeout=0.02, connect_timeout=0.05, on_unreachable="fail")
+PATIENT = Options(ranges=1, timeout=0.5, connect_timeout=0.5)
 
 
 def short(server: Server) -> dict[bytes, Any]:
@@ -80,10 +81,29 @@ async def test_cut_at_every_byte(server: Server, direction: str, reset: bool, no
                 assert dict(found) == expected
                 complete += 1
             else:
-                assert isinstance(error, ConnectionLost | Unreachable), error
+                assert isinstance(error, Incomplete | ConnectionLost | Unreachable), error
                 assert error.node == proxy.url.removeprefix("redis://")
                 assert all(expected[key] == value for key, value in found)
         assert complete <= 40  # what is cut after the last reply was asked for, or has come
+
+
+@pytest.mark.parametrize("direction", ["to_client", "to_server"])
+async def test_cut_once_at_every_byte_loses_nothing(server: Server, direction: str, no_leaks: None) -> None:
+    expected = short(server)
+    async with FaultProxy(server.url) as proxy:
+        whole = dict(zip(("to_client", "to_server"), await passing(proxy)))[direction]
+        refused = 0
+        for position in range(whole + 1):
+            if position > 300 and position < whole - 900 and position % 50:
+                continue  # within what INFO says
+            proxy.upcoming.append(Plan(**{direction: Fault(cut=position)}))
+            found, error = await attempt(proxy.url, PATIENT)
+            if error is None:
+                assert dict(found) == expected
+            else:  # before anything was known of the server there is nothing to wait for
+                assert isinstance(error, Unreachable | ConnectionLost) and not found
+                refused += 1
+        assert refused < whole / 2
 
 
 @pytest.mark.parametrize("garbage", [b"\xff", b"9", b"0", b"\r", b"*", b"$", b"_"])
@@ -101,9 +121,10 @@ async def test_garbage_at_every_byte(server: Server, garbage: bytes, no_leaks: N
             elif error is None:
                 assert differences(found, expected) <= 1, (position, found)
             else:
-                assert isinstance(
-                    error, ConnectionLost | Unreachable | ProtocolViolation | oneatatime.ServerFailure
+                expected_errors = (
+                    Incomplete | ConnectionLost | Unreachable | ProtocolViolation | oneatatime.ServerFailure
                 )
+                assert isinstance(error, expected_errors)
 
 
 def differences(found: list[Any], expected: list[Any]) -> int:
@@ -133,7 +154,7 @@ async def test_stalled_anywhere(server: Server, direction: str, no_leaks: None) 
             proxy.plan = Plan(**{direction: Fault(stall=position)})
             began = asyncio.get_running_loop().time()
             _, error = await attempt(proxy.url, NOT_LONG)
-            assert isinstance(error, ReplyTimeout | Unreachable)
+            assert isinstance(error, ReplyTimeout | Unreachable | Incomplete)
             assert "Options(" in str(error)
             assert asyncio.get_running_loop().time() - began < 1
 
@@ -156,15 +177,19 @@ async def test_a_long_way(server: Server, no_leaks: None) -> None:
 async def test_what_was_read_comes_before_the_error(server: Server, ranges: int, no_leaks: None) -> None:
     values = {b"key:%d" % n: b"%d" % n for n in range(1000)}
     server.admin.mset(values)  # type: ignore[arg-type]
-    async with FaultProxy(server.url, Plan(to_client=Fault(cut=4000 + 16_000 // ranges))) as proxy:
-        stream = oneatatime.stream(proxy.url, options=Options(count=50, ranges=ranges))
+    async with FaultProxy(server.url) as proxy:
+        await anext(oneatatime.stream(proxy.url, options=Options(count=50, ranges=ranges)))
+        begun = proxy.links[0].to_client.passed  # what it takes to find out about the server, and a bit more
+        proxy.plan = Plan(to_client=Fault(cut=begun + 3000))
+        options = Options(count=50, ranges=ranges, on_unreachable="fail")
+        stream = oneatatime.stream(proxy.url, options=options)
         found = {}
         errors = []
         for _ in range(4):
             try:
                 async for key, value in stream:
                     found[key] = value
-            except ConnectionLost as error:
+            except Incomplete as error:
                 errors.append((error, depth(error)))
         assert 0 < len(found) < 1000
         assert found.items() <= values.items()
@@ -186,10 +211,21 @@ async def test_given_keys_come_before_the_error(server: Server, no_leaks: None) 
     server.admin.mset(values)  # type: ignore[arg-type]
     async with FaultProxy(server.url, Plan(to_client=Fault(cut=10_000))) as proxy:
         found = []
+        options = Options(count=50, on_unreachable="fail")
         with pytest.raises(ConnectionLost):
-            async for value in oneatatime.OneAtATime(proxy.url, list(values), count=50):
+            async for value in oneatatime.OneAtATime(proxy.url, list(values), options=options):
                 found.append(value)
     assert found and found == list(values.values())[: len(found)]
+
+
+async def test_given_keys_go_on_in_their_order_after_a_cut(server: Server, no_leaks: None) -> None:
+    values = {b"key:%d" % n: b"%d" % n for n in range(1000)}
+    server.admin.mset(values)  # type: ignore[arg-type]
+    async with FaultProxy(server.url) as proxy:
+        for cut in range(3000, 13_000, 497):
+            proxy.upcoming.append(Plan(to_client=Fault(cut=cut)))
+            one_at_a_time = oneatatime.OneAtATime(proxy.url, list(values), count=50)
+            assert [value async for value in one_at_a_time] == list(values.values())
 
 
 class Broken(Exception):
@@ -231,9 +267,12 @@ async def test_the_servers_error_is_not_hidden_by_a_source_that_waits(server: Se
         finally:
             closed.append(True)
 
-    async with FaultProxy(server.url, Plan(to_client=Fault(cut=7000))) as proxy:
+    async with FaultProxy(server.url) as proxy:
+        await anext(aiter(oneatatime.OneAtATime(proxy.url, ["key:0"])))
+        proxy.plan = Plan(to_client=Fault(cut=proxy.links[0].to_client.passed + 500))
         with pytest.raises(ConnectionLost):
-            async for _ in oneatatime.OneAtATime(proxy.url, keys()):
+            options = Options(on_unreachable="fail")
+            async for _ in oneatatime.OneAtATime(proxy.url, keys(), options=options):
                 pass
     await asyncio.sleep(0.01)
     assert closed == [True]
@@ -260,29 +299,35 @@ async def test_parts_that_are_cut(server: Server, no_leaks: None) -> None:
 async def test_killed_in_the_middle() -> None:
     with EmbeddedServer() as server:
         await _fill(server.url)
-        stream = oneatatime.stream(server.url, options=Options(count=10, ahead=1))
+        stream = oneatatime.stream(server.url, options=Options(count=10, ahead=1, patience=0.3))
         await anext(stream)
         os.kill(server.pid, signal.SIGKILL)
-        with pytest.raises(ConnectionLost, match="server closed the connection"):
+        with pytest.raises(Incomplete, match=r"database 0 of unix:.* could not be read for 0\.3 s") as caught:
             async for _ in stream:
                 pass
+        assert caught.value.missing == (f"database 0 of unix:{server.path}",)
+        assert isinstance(caught.value.__cause__, Unreachable)
         with pytest.raises(Unreachable):
             await anext(oneatatime.stream(server.url))
 
 
-async def test_restarted_in_the_middle(no_leaks: None) -> None:
-    """The new process has another order of cursors: nothing goes on as if nothing had been."""
+@pytest.mark.parametrize("unique", [False, True])
+async def test_restarted_in_the_middle(unique: bool, no_leaks: None) -> None:
+    """The new process has another order of cursors: everything is read again."""
     with EmbeddedServer() as first, EmbeddedServer() as second:
         for server in (first, second):
             await _fill(server.url)
         async with FaultProxy(first.url) as proxy:
-            stream = oneatatime.stream(proxy.url, options=Options(count=10, ahead=1))
-            await anext(stream)
+            stream = oneatatime.stream(proxy.url, options=Options(count=10, ahead=1), unique=unique)
+            found = [(await anext(stream))[0]]
             proxy._upstream = urlsplit(second.url)
             proxy.drop(reset=True)
-            with pytest.raises(ConnectionLost):
-                async for _ in stream:
-                    pass
+            found += [key async for key, _ in stream]
+    assert len(set(found)) == 2000
+    assert (len(found) == 2000) == unique
+    done = stream.statistics()
+    assert done.complete and done.repeats >= len(found) - 2000
+    assert any("another server process answers" in why for why in done.read_again)
 
 
 async def test_two_servers_behind_one_address(no_leaks: None) -> None:
@@ -294,20 +339,19 @@ async def test_two_servers_behind_one_address(no_leaks: None) -> None:
             while not (proxy.links and proxy.links[0].to_client.passed):
                 await asyncio.sleep(0)
             proxy._upstream = urlsplit(second.url)
-            with pytest.raises(ConnectionLost, match="restarted"):
-                await step
-                async for _ in stream:
-                    pass
+            found = {(await step)[0]} | {key async for key, _ in stream}
+    assert len(found) == 2000 and stream.statistics().complete  # all over the first connection
 
 
 async def test_stopped_in_the_middle() -> None:
     with EmbeddedServer() as server:
         await _fill(server.url)
-        stream = oneatatime.stream(server.url, options=Options(count=10, ahead=1, timeout=0.1))
+        options = Options(count=10, ahead=1, timeout=0.1, on_unreachable="fail")
+        stream = oneatatime.stream(server.url, options=options)
         await anext(stream)
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            with pytest.raises(ReplyTimeout, match=r"0\.1 s"):
+            with pytest.raises(Incomplete, match=r"0\.1 s"):
                 async for _ in stream:
                     pass
             with pytest.raises(Unreachable, match=r"0\.05 s|nothing"):

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import hiredis
@@ -15,11 +16,13 @@ import pytest
 
 import oneatatime
 from oneatatime import Options, Parts, PermissionDenied, ServerFailure
-from oneatatime._fetch import Fetch
+from oneatatime._fetch import Fetch, Where
 from oneatatime._options import Selection
-from oneatatime._record import Batch, PartsSource
+from oneatatime._record import Batch
 from oneatatime._request import Answer, Burst, ReplyError, ReplyTooBig
+from oneatatime._resp import ARRAY
 from oneatatime._shape import Shapes
+from oneatatime._statistics import Account
 from oneatatime.datatypes import Datatype, datatype, values_of
 from tests.fake import as_array
 from tests.reading import everything
@@ -31,7 +34,7 @@ MEMORY = 1 << 20
 
 def stand_in(key: bytes, kind: Datatype, size: int) -> Parts:
     nothing: Any = None
-    return Parts(key, kind.name, size, PartsSource(nothing, nothing, nothing))
+    return Parts(key, kind.name, size, SimpleNamespace(chunks=nothing, blocking_chunks=nothing, load=nothing))
 
 
 def fetch(
@@ -39,7 +42,9 @@ def fetch(
 ) -> Fetch:
     """A fetch; where `kind` is given, all keys so far were of it, and `seen` values were small."""
     chosen = {
-        name: arguments.pop(name) for name in ("types", "metadata", "encoding", "keys") if name in arguments
+        name: arguments.pop(name)
+        for name in ("types", "metadata", "encoding", "keys", "fields", "dump")
+        if name in arguments
     }
     shapes = Shapes(datatype(kind) if kind else None)
     if kind is not None:
@@ -49,10 +54,13 @@ def fetch(
         Selection(**chosen),
         options or Options(),
         shapes,
-        node="here",
+        Where(
+            "here",
+            roomy=arguments.pop("roomy", lambda: True),
+            burst=arguments.pop("burst", lambda: (options or Options()).burst),
+        ),
+        arguments.pop("account", None) or Account(),
         parts=stand_in,
-        roomy=arguments.pop("roomy", lambda: True),
-        burst=arguments.pop("burst", lambda: (options or Options()).burst),
         **arguments,
     )
 
@@ -70,7 +78,12 @@ Step = tuple[list[str], Any]
 
 
 def talk(steps: Any, *script: Step) -> list[tuple[list[Any], Any, list[Any]]]:
-    """Drives a fetch through a script of (commands expected, replies or a surprise); its batches."""
+    """Drives a fetch through a script of (commands expected, replies or a surprise); what it gave."""
+    return [(batch.keys, batch.types, list(values_of(batch))) for batch in talked(steps, *script)]
+
+
+def talked(steps: Any, *script: Step) -> list[Batch]:
+    """The same; its batches."""
     batches: list[Batch] = []
     lines: Iterator[Step] = iter(script)
     item = next(steps, None)
@@ -93,7 +106,7 @@ def talk(steps: Any, *script: Step) -> list[tuple[list[Any], Any, list[Any]]]:
         except StopIteration:
             break
     assert list(lines) == []
-    return [(batch.keys, batch.types, list(values_of(batch))) for batch in batches]
+    return batches
 
 
 # The straight ways
@@ -102,7 +115,7 @@ def talk(steps: Any, *script: Step) -> list[tuple[list[Any], Any, list[Any]]]:
 def test_keys_of_the_one_type_there_is_are_read_at_once() -> None:
     assert talk(
         fetch(kind="hash").batches([b"a", b"b"]),
-        (["HSCAN a 0 COUNT 8", "HSCAN b 0 COUNT 8"], [[b"0", [b"f", b"1"]], [b"0", [b"f", b"2"]]]),
+        (["HSCAN a 0", "HSCAN b 0"], [[b"0", [b"f", b"1"]], [b"0", [b"f", b"2"]]]),
     ) == [([b"a", b"b"], "hash", [{b"f": b"1"}, {b"f": b"2"}])]
 
 
@@ -140,7 +153,7 @@ def test_what_a_shape_was_is_guessed_and_a_wrong_guess_is_mended() -> None:
         reader.batches([b"k3", b"k4"]),
         (["LRANGE k3 0 8", "LRANGE k4 0 8"], [WRONGTYPE, [b"4"]]),
         (["TYPE k3"], [b"set"]),
-        (["SSCAN k3 0 COUNT 8"], [[b"0", [b"m"]]]),
+        (["SSCAN k3 0"], [[b"0", [b"m"]]]),
     ) == [([b"k3", b"k4"], ["set", "list"], [{b"m"}, [b"4"]])]
 
 
@@ -149,8 +162,8 @@ def test_keys_are_asked_for_in_bursts_that_fit() -> None:
     one = [b"0", [b"f", b"x" * 50]]
     batches = talk(
         reader.batches([b"a", b"b", b"c", b"d", b"e"]),
-        (["HSCAN a 0 COUNT 8", "HSCAN b 0 COUNT 8"], [one, one]),  # each is taken to weigh 16 KiB at first
-        (["HSCAN c 0 COUNT 8", "HSCAN d 0 COUNT 8", "HSCAN e 0 COUNT 8"], [one, one, one]),
+        (["HSCAN a 0", "HSCAN b 0"], [one, one]),  # each is taken to weigh 16 KiB at first
+        (["HSCAN c 0", "HSCAN d 0", "HSCAN e 0"], [one, one, one]),
     )
     assert [keys for keys, _, _ in batches] == [[b"a", b"b"], [b"c", b"d", b"e"]]
 
@@ -171,7 +184,7 @@ def test_a_nil_among_strings_is_looked_at_again(keep_missing: bool) -> None:
     if not keep_missing:
         del expected[1]
     assert [tuple(zip(*batch)) for batch in batches] == [tuple(expected)]
-    assert reader.vanished == 1
+    assert reader._account.vanished == 1
 
 
 @pytest.mark.parametrize(
@@ -181,7 +194,7 @@ def test_an_empty_string_is_told_from_none(reply: Any, value: Any, vanished: int
     reader = fetch(kind="string")
     batches = talk(reader.batches([b"a"]), (["GETRANGE a 0 65535"], [b""]), (["GET a"], [reply]))
     assert batches == [([b"a"], ["string"], [value])] or vanished
-    assert reader.vanished == vanished
+    assert reader._account.vanished == vanished
 
 
 def test_a_stream_without_entries_is_told_from_none() -> None:
@@ -197,7 +210,7 @@ def test_a_stream_without_entries_is_told_from_none() -> None:
         (["XRANGE d - + COUNT 9"], [[[b"1-1", [b"f", b"v"]]]]),
     )
     assert batches == [([b"b", b"c", b"d"], ["stream"] * 3, [[], [], [(b"1-1", {b"f": b"v"})]])]
-    assert reader.vanished == 1
+    assert reader._account.vanished == 1
 
 
 @pytest.mark.parametrize(
@@ -212,7 +225,7 @@ def test_an_empty_collection_is_a_vanished_key(kind: str, reply: Any) -> None:
         batches.append(steps.send(Answer([as_array(reply)], 10)))
         batches.append(next(steps))
     assert sum(len(batch) for batch in batches if isinstance(batch, Batch)) == 0
-    assert reader.vanished == 1
+    assert reader._account.vanished == 1
 
 
 def test_types_that_are_not_wanted_are_left_out_and_not_missing() -> None:
@@ -220,9 +233,9 @@ def test_types_that_are_not_wanted_are_left_out_and_not_missing() -> None:
     assert talk(
         reader.batches([b"a", b"b", b"c"]),
         (["TYPE a", "TYPE b", "TYPE c"], [b"string", b"hash", b"zset"]),
-        (["HSCAN b 0 COUNT 8"], [[b"0", [b"f", b"v"]]]),
+        (["HSCAN b 0"], [[b"0", [b"f", b"v"]]]),
     ) == [([b"b"], ["hash"], [{b"f": b"v"}])]
-    assert reader.vanished == 0
+    assert reader._account.vanished == 0
 
 
 def test_names_are_asked_nothing_or_their_types() -> None:
@@ -264,7 +277,7 @@ def test_what_was_more_is_measured_then_read_whole_in_its_place() -> None:
 def test_what_is_over_the_limit_is_parts_and_not_read() -> None:
     ((keys, types, values),) = talk(
         fetch(kind="hash").batches([b"a", b"b"]),
-        (["HSCAN a 0 COUNT 8", "HSCAN b 0 COUNT 8"], [[b"77", [b"f", b"1"] * 8], [b"0", [b"f", b"2"]]]),
+        (["HSCAN a 0", "HSCAN b 0"], [[b"77", [b"f", b"1"] * 8], [b"0", [b"f", b"2"]]]),
         (["MEMORY USAGE a"], [2 * MEMORY]),
     )
     assert (keys, types, values[1]) == ([b"a", b"b"], ["hash", "hash"], {b"f": b"2"})
@@ -275,7 +288,7 @@ def test_what_is_over_the_limit_is_parts_and_not_read() -> None:
 def test_a_middling_hash_is_read_in_chunks_and_put_together() -> None:
     (batch,) = talk(
         fetch(kind="hash").batches([b"a"]),
-        (["HSCAN a 0 COUNT 8"], [[b"77", [b"f", b"1"] * 8]]),
+        (["HSCAN a 0"], [[b"77", [b"f", b"1"] * 8]]),
         (["MEMORY USAGE a"], [200_000]),
         (["HSCAN a 0 COUNT 8"], [[b"5", [b"f", b"1"]]]),
         (["HSCAN a 5 COUNT 32"], [[b"9", [b"g", b"2", b"f", b"3"]]]),
@@ -296,7 +309,7 @@ def test_a_value_that_went_or_changed_between_measure_and_read_is_looked_at_agai
         (["TYPE c"], [b"string"]),
         (["GETRANGE c 0 65535"], [b"3"]),
     ) == [([b"c"], ["string"], [b"3"])]
-    assert reader.vanished == 2
+    assert reader._account.vanished == 2
 
 
 def test_heavy_rows_are_handed_out_in_pieces_that_keep_the_order() -> None:
@@ -319,7 +332,7 @@ def test_few_elements_that_are_long_are_over_the_limit_too(kind: str) -> None:
     reply: Any = {"list": [long] * 2, "set": [b"0", [long, b"y" * 40_000]], "hash": [b"0", [b"f", long * 2]]}[
         kind
     ]
-    name = {"list": "LRANGE a 0 8", "set": "SSCAN a 0 COUNT 8", "hash": "HSCAN a 0 COUNT 8"}[kind]
+    name = {"list": "LRANGE a 0 8", "set": "SSCAN a 0", "hash": "HSCAN a 0"}[kind]
     ((_, _, (value,)),) = talk(
         fetch(Options(parts_over=70_000), kind=kind).batches([b"a"]), ([name], [reply])
     )
@@ -353,7 +366,7 @@ def test_after_a_surprise_strings_of_that_shape_are_asked_for_with_a_bound() -> 
 def test_elements_too_big_for_any_reply_are_measured_where_they_surprise() -> None:
     ((_, _, values),) = talk(
         fetch(kind="hash").batches([b"a", b"b"]),
-        (["HSCAN a 0 COUNT 8", "HSCAN b 0 COUNT 8"], ReplyTooBig),
+        (["HSCAN a 0", "HSCAN b 0"], ReplyTooBig),
         (["HSCAN a 0 COUNT 2"], [[b"0", [b"f", b"1"]]]),
         (["HSCAN b 0 COUNT 2"], ReplyTooBig),
         (["MEMORY USAGE b"], [30 * MEMORY]),
@@ -375,7 +388,7 @@ def test_a_surprise_in_a_mixed_round_loses_neither_types_nor_metadata() -> None:
         (["PTTL l:3", "PTTL new", "TYPE new", "LRANGE l:3 0 8"], ReplyTooBig),
         (["LRANGE l:3 0 2"], [[b"3"]]),
         (["PTTL l:3", "PTTL new", "TYPE new"], [50, -1, b"set"]),
-        (["SSCAN new 0 COUNT 8"], [[b"0", [b"m"]]]),
+        (["SSCAN new 0"], [[b"0", [b"m"]]]),
     )
     assert batches == [([b"l:3", b"new"], ["list", "set"], [[b"3"], {b"m"}])]
 
@@ -405,7 +418,7 @@ def test_a_surprise_in_a_heavy_read_makes_parts_of_it() -> None:
 def test_a_surprise_in_a_chunk_makes_parts_of_it() -> None:
     ((_, _, (value,)),) = talk(
         fetch(kind="hash").batches([b"a"]),
-        (["HSCAN a 0 COUNT 8"], [[b"77", [b"f", b"1"] * 8]]),
+        (["HSCAN a 0"], [[b"77", [b"f", b"1"] * 8]]),
         (["MEMORY USAGE a"], [200_000]),
         (["HSCAN a 0 COUNT 8"], ReplyTooBig),
     )
@@ -417,10 +430,21 @@ def test_a_surprise_in_a_chunk_makes_parts_of_it() -> None:
 
 def test_a_key_that_may_not_be_read_is_named_with_the_command() -> None:
     refused = ReplyError("NOPERM No permissions to access a key")
+    account = Account()
+    steps = fetch(kind="hash", account=account).batches([b"a", b"b"])
+    next(steps)
+    batch = steps.send(Answer([ARRAY([b"0", ARRAY([b"f", b"v"])]), refused], 10))
+    assert isinstance(batch, Batch) and batch.keys == [b"a"]
+    assert account.forbidden == 1
+    assert all(word in account.failures[0] for word in ("key b'b'", "HSCAN", "node here"))
+
+
+def test_a_command_that_is_not_allowed_ends_everything() -> None:
+    refused = ReplyError("NOPERM User x has no permissions to run the 'hscan' command")
     steps = fetch(kind="hash").batches([b"a", b"b"])
     next(steps)
     with pytest.raises(PermissionDenied) as caught:
-        steps.send(Answer([[b"0", [b"f", b"v"]], refused], 10))
+        steps.send(Answer([ARRAY([b"0", ARRAY([b"f", b"v"])]), refused], 10))
     assert (caught.value.key, caught.value.command, caught.value.node) == (b"b", "HSCAN", "here")
 
 
@@ -437,9 +461,9 @@ def test_metadata_that_is_refused_is_an_error_and_that_of_a_vanished_key_is_not(
     reader = fetch(kind="hash", metadata=(name,))
     assert talk(
         reader.batches([b"a"]),
-        ([f"{words} a", "HSCAN a 0 COUNT 8"], [ReplyError("ERR no such key"), [b"0", []]]),
+        ([f"{words} a", "HSCAN a 0"], [ReplyError("ERR no such key"), [b"0", []]]),
     ) in ([], [([], [], [])])
-    assert reader.vanished == 1
+    assert reader._account.vanished == 1
     steps = reader.batches([b"a"])
     next(steps)
     with pytest.raises(PermissionDenied) as caught:

@@ -14,7 +14,7 @@ import pytest
 
 import oneatatime
 from oneatatime import _pace
-from oneatatime._pace import Limit, Load, Look
+from oneatatime._pace import Limit, Load, Look, Pace
 from oneatatime._request import Dropped
 from oneatatime._wire import Traffic
 
@@ -108,6 +108,26 @@ async def test_a_big_value_in_parts_is_held_back_too(server: Server) -> None:
             if time.perf_counter() - start > _SECONDS:
                 break
         assert size / (time.perf_counter() - start) == pytest.approx(4_000_000, rel=0.2)
+
+
+async def test_every_chunk_of_a_big_value_takes_its_turn(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.admin.setrange("big", 4 * 2**20, b"x")
+    turns: list[float] = []
+    take_turn = Pace.turn
+
+    async def turn(self: Pace, connection: Any, load: Any, *, work: float = 0.0, **burst: Any) -> Any:
+        if not burst:  # those of the pages that are still being looked for say how many keys they read
+            turns.append(work)
+        return await take_turn(self, connection, load, work=work, **burst)
+
+    async for _, value in oneatatime.stream(server.url):
+        monkeypatch.setattr(Pace, "turn", turn)
+        chunks = [chunk async for chunk in value]
+        monkeypatch.undo()
+    assert len(turns) == server.admin.info("commandstats")["cmdstat_getrange"]["calls"] - 1
+    assert len(turns) >= len(chunks)
 
 
 async def test_a_share_of_the_servers_time(server: Server) -> None:
@@ -322,6 +342,24 @@ async def test_a_rest_that_is_broken_off_counts_nothing_twice(monkeypatch: pytes
         await load.ready(server)  # type: ignore[arg-type]
         assert not load.resting
     assert load.limit.due(server.now) - asked == pytest.approx(0.2, abs=0.02)
+
+
+async def test_a_rest_that_is_broken_off_lets_nothing_out_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = _Simulated(lambda now: 0.0, 0, False)
+    monkeypatch.setattr(_pace, "time", server)
+    monkeypatch.setattr(_pace, "asyncio", SimpleNamespace(sleep=server.sleep))
+    monkeypatch.setattr(_pace, "_look", server.look)
+    load = Load(0.1, Traffic())
+    await load.ready(server)  # type: ignore[arg-type]
+
+    async def dropped(*_: Any) -> Look:
+        raise Dropped
+
+    monkeypatch.setattr(_pace, "_look", dropped)
+    load.expect(0.02)
+    server.work(0.02, 0.02)
+    await load.ready(server)  # type: ignore[arg-type]
+    assert load.limit.due(server.now) <= server.now
 
 
 async def test_one_long_command_of_another_is_no_reason_for_a_long_pause(

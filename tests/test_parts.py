@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import oneatatime
-from oneatatime import Options, Parts, Undecodable
+from oneatatime import ConnectionLost, Options, Parts, Undecodable
+from tests.fake import Answers, FakeServer, array, bulk
 from tests.reading import everything, with_protocol
 from tests.servers import Server
 
@@ -496,3 +497,31 @@ async def test_elements_too_big_for_a_reply_come_one_by_one(server: Server, kind
     assert {key for key, one in found.items() if isinstance(one, Parts)} == {b"big"}
     assert assembled(kind, [part async for part in found[b"big"]]) == value
     assert await found[b"big"].load() == value
+
+
+async def test_a_cursor_is_not_taken_to_another_process() -> None:
+    """After a reply that was too big the loop went on at whatever answered: fields were left out."""
+    runs = ["aaaa"]
+
+    def hscan(words: list[bytes]) -> bytes:
+        if words[2] == b"0":
+            return array(bulk(b"7"), array(bulk(b"field"), bulk(b"value")))
+        if words[-1] == b"1":
+            return array(bulk(b"0"), array())
+        runs.append("bbbb")  # whoever answers from now on
+        return array(bulk(b"0"), array(bulk(b"big"), bulk(b"v" * 200_000)))
+
+    answers: Answers = {
+        b"TYPE": b"+hash\r\n",
+        b"HSCAN": hscan,
+        b"MEMORY": b":5000000\r\n",
+        b"INFO": lambda _: bulk(b"run_id:%b\r\nredis_mode:standalone\r\n" % runs[-1].encode()),
+    }
+    async with FakeServer(answers) as fake:
+        options = Options(parts_over=100_000, chunk=50_000, reply_limit=100_000)
+        stream = oneatatime.stream(fake.url, types=("hash", "set"), options=options)
+        (parts,) = [value async for _, value in stream]
+        assert isinstance(parts, Parts)
+        with pytest.raises(ConnectionLost, match="restarted"):
+            async for _ in parts:
+                pass

@@ -8,6 +8,7 @@ import itertools
 import math
 import random
 import tracemalloc
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -303,6 +304,33 @@ def test_fields_are_paired_alike(names: list[bytes]) -> None:
 
 
 @needs_compiled
+@given(
+    several=st.lists(st.lists(words | st.none(), max_size=5).map(tuple) | leaves, max_size=6),
+    shorter=st.booleans(),
+)
+def test_words_of_several_arrays_are_joined_alike(several: list[Any], shorter: bool) -> None:
+    lengths = [len(one) if isinstance(one, tuple) else 1 for one in several][: len(several) - shorter]
+    assert _compiled.words_of(several, lengths) == _resp._words_of(several, lengths)
+
+
+def test_words_of_an_array_that_is_shorter_or_no_array_are_none() -> None:
+    array = _resp.ARRAY
+    assert _resp.words_of([array([b"a", b"b"]), array([b"c"])], [2, 1]) == [b"a", b"b", b"c"]
+    for broken in (
+        [array([b"a"]), array([b"c"])],
+        [array([b"a", None]), array([b"c"])],
+        [b"ab", array([b"c"])],
+    ):
+        assert _resp.words_of(broken, [2, 1]) is None
+
+
+@needs_compiled
+@given(values=st.lists(words | st.lists(words, max_size=5).map(tuple) | st.lists(words, max_size=5)))
+def test_lengths_are_the_same(values: list[Any]) -> None:
+    assert _compiled.lengths(values) == _resp._lengths(values)
+
+
+@needs_compiled
 def test_wrong_arguments_are_named() -> None:
     parser = MAKERS[-1]()
     for call in (
@@ -314,9 +342,28 @@ def test_wrong_arguments_are_named() -> None:
         lambda: _compiled.commands(b"", 1, b""),  # type: ignore[arg-type]
         lambda: _compiled.alike([1], False),  # type: ignore[list-item]
         lambda: _compiled.size_of(["text"]),  # type: ignore[list-item]
+        lambda: _compiled.lengths([1]),
+        lambda: _compiled.words_of((), []),  # type: ignore[arg-type]
+        lambda: _compiled.words_of([()], ["1"]),  # type: ignore[list-item]
+        lambda: _compiled.slot_runs(["text"]),  # type: ignore[list-item]
         lambda: _compiled.fields([]),  # type: ignore[arg-type]
         lambda: _compiled.fields((b"one",)),
         lambda: _compiled.Parser(),  # type: ignore[call-arg]
     ):
         with pytest.raises(TypeError):
             call()
+
+
+@given(st.lists(st.binary(max_size=20)), st.booleans())
+def test_words_as_the_buffers_of_a_column(words: list[bytes], wide: bool) -> None:
+    data, ends = _resp.buffers(words, wide)
+    assert (data, ends) == _resp._buffers(words, wide)
+    assert data == b"".join(words)
+    begins = array("q" if wide else "i", ends)
+    assert [data[start:end] for start, end in itertools.pairwise(begins)] == words
+
+
+@pytest.mark.parametrize("words", [["text"], [b"a", None], 3])
+def test_what_are_no_words_for_a_column(words: Any) -> None:
+    with pytest.raises(TypeError):
+        _resp.buffers(words, False)

@@ -77,7 +77,7 @@ async def test_records_know_key_type_and_value(server: Server) -> None:
     records = [record async for record in oneatatime.stream(server.url).records()]
     assert {record.key: record.value for record in records} == written
     assert all(type(record) is Record and record.type == kind_of(record.key) for record in records)
-    assert {record[3:] for record in records} == {(None,) * 5}
+    assert {record[3:] for record in records} == {(None,) * 8}
 
 
 async def test_batches_are_lists_of_records(server: Server) -> None:
@@ -549,7 +549,7 @@ async def test_what_is_no_text_is_raised_in_its_place_and_the_stream_goes_on(
             break
     assert found == [b"k%d" % n if n in bad else str(n) for n in range(1200)]
     done = stream.statistics()
-    assert (done.keys, done.complete) == (1200, True)
+    assert (done.keys, done.finished, done.complete) == (1200, True, False)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import oneatatime
 from oneatatime import Opaque, Options, RepeatedFields
+from oneatatime.datatypes.json import _reader
 from tests.reading import everything, whole, with_protocol
 from tests.servers import Server
 
@@ -476,3 +478,18 @@ async def test_whatever_is_written_is_read_under_any_options(
         assert (record.ttl, record.memory > 0) == (None, True)
         found[record.key] = await whole(record.value)
     assert found == {key: value for key, value in written.items() if type_of(value) in types}
+
+
+GOOD = ["{}", '{"a": [1, -0.0, 1e300, null, true]}', " [1] \n", "1" * 30, '"\\ud83d\\ude00 ä"', '"\ud800"']
+BAD = ["", "{", "1 2", '{"a":1}x', "nul"]
+
+
+@pytest.mark.parametrize("text", GOOD + BAD, ids=ascii)
+def test_documents_are_what_json_makes_of_them(text: str) -> None:
+    def made(make: Callable[[bytes], Any]) -> Any:
+        try:
+            return make(text.encode("utf-8", "surrogatepass"))
+        except json.JSONDecodeError as error:
+            return str(error)
+
+    assert made(_reader()) == made(json.loads)

@@ -97,6 +97,6 @@ async def test_keys_whose_names_tell_no_type_are_read_over_more_connections(tcp_
     stream = oneatatime.stream(tcp_server.url)
     most = 0
     async for batch in stream.batches():
-        most = max(most, len(stream._work.scans))
+        most = max(most, sum(len(node.scans) for node in stream._reading.work.nodes.values()))
         assert batch
     assert most == 4

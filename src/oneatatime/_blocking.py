@@ -2,7 +2,7 @@
 
 The iterator runs on an event loop in a thread of its own, which hands its items over a small bounded
 queue. It hands over batches, never single records: a hop between threads costs microseconds. This is
-the only place that starts a thread.
+the only place that starts a thread; `aside` does work on files in one of the loop's own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 from ._errors import StreamClosed
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _ROOM = 2  # items handed over and not taken; what lies behind them is bounded by whoever makes them
 
@@ -33,6 +34,22 @@ Turns = threading.RLock
 def iterate(make: Callable[[], AsyncIterator[T]]) -> Blocking[T]:
     """A plain iterator over the async iterator that `make` makes, in the thread where it will run."""
     return Blocking(make)
+
+
+async def aside(work: Callable[..., R], *arguments: Any) -> R:
+    """What `work` gives, done in a thread while the loop goes on.
+
+    It comes back when the work is done, also where it is cancelled: whoever cleans up then meets nobody
+    who is still at it.
+    """
+    running = asyncio.get_running_loop().run_in_executor(None, work, *arguments)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if (error := running.exception()) is not None:
+            raise error from None  # what has failed counts more than that it was not waited for
+        raise
 
 
 class _Handover(Generic[T]):
@@ -111,6 +128,12 @@ class Blocking(Generic[T]):
             raise shared.error.with_traceback(shared.trace)
         raise StopIteration
 
+    @property
+    def over(self) -> bool:
+        """Whether all items were taken, to the end."""
+        shared = self._handover
+        return shared.over and shared.error is None and not shared.items
+
     def close(self) -> None:
         """Ends the loop in the thread and waits for it."""
         if self._process != os.getpid():  # after a fork the thread is the other process's
@@ -118,10 +141,10 @@ class Blocking(Generic[T]):
         shared = self._handover
         with shared.changed:
             alive, shared.over = not shared.over, True
+            if alive or shared.items:  # the thread may be done where the loop is not
+                shared.error = shared.error or StreamClosed("it was closed before its end")
             shared.items.clear()
-            if alive:
-                shared.error = StreamClosed("it was closed before its end")
-                shared.changed.notify_all()
+            shared.changed.notify_all()
         if alive and shared.loop is not None and shared.task is not None:
             with contextlib.suppress(RuntimeError):  # it may end by itself just now
                 shared.loop.call_soon_threadsafe(shared.task.cancel)

@@ -19,10 +19,12 @@ from ._errors import (
     ReplyTimeout,
     ServerFailure,
     ServerLoading,
+    ServerUnready,
     Unreachable,
 )
 from ._options import Options
 from ._request import Answer, Burst, ReplyError, command
+from ._resp import ARRAY
 from ._version import __version__
 from ._wire import Traffic, Wire
 
@@ -149,6 +151,7 @@ class Connection:
             if not isinstance(greeting, ReplyError):
                 self.hello = _as_hello(greeting, self.node)
                 self._check(settled, endpoint)
+                await self._spare_the_server()
                 return
             if not str(greeting).startswith(("NOPROTO", "ERR", "NOPERM")):
                 raise _login_error(greeting, self.node, password)
@@ -161,10 +164,19 @@ class Connection:
             if isinstance(reply, ReplyError):
                 raise _login_error(reply, self.node, password)
         named = command(b"CLIENT", b"SETNAME", CLIENT_NAME)
-        first, *settled = await self._handshake(named + _settings(endpoint.db))
+        first, *settled, told = await self._handshake(named + _settings(endpoint.db) + command(b"HELLO"))
         if isinstance(first, ReplyError) and not str(first).startswith(("ERR", "NOPERM")):
             raise _login_error(first, self.node, password)
         self._check(settled, endpoint)
+        if told.__class__ is ARRAY:  # asked without a number, it only tells; who has no RESP3 may not know it
+            self.hello = _as_hello(dict(zip(told[::2], told[1::2])), self.node)
+        await self._spare_the_server()
+
+    async def _spare_the_server(self) -> None:
+        """Takes CLIENT NO-TOUCH back where it could be the end of a node of a cluster."""
+        if not self.touches and self.hello.get("mode") == "cluster" and _crashes_by_no_touch(self.hello):
+            await self._handshake(command(b"CLIENT", b"NO-TOUCH", b"OFF"))
+            self.touches = True
 
     async def _handshake(self, burst: Burst) -> list[Any]:
         try:
@@ -222,6 +234,9 @@ class Connection:
             raise Unreachable(f"no connection: {why}", node=self.node) from error
 
 
+_UNREADY = ("CLUSTERDOWN", "MASTERDOWN", "BUSY ", "TRYAGAIN", "NOREPLICAS")
+
+
 def server_error(
     reply: ReplyError, *, node: str | None = None, key: bytes | None = None, command: str | None = None
 ) -> Error:
@@ -234,6 +249,8 @@ def server_error(
         kind, what = AuthenticationFailed, f"the server asks for a user and password: {text}"
     elif text.startswith("LOADING"):
         kind, what = ServerLoading, f"the server is still loading its data, try again later: {text}"
+    elif text.startswith(_UNREADY):
+        kind, what = ServerUnready, f"the server cannot answer now: {text}"
     else:
         kind, what = ServerFailure, f"the server answered: {text}"
     return kind(what, node=node, key=key, command=command)
@@ -266,6 +283,21 @@ def _settings(db: int) -> Burst:
         + command(b"CLIENT", b"SETINFO", b"LIB-NAME", CLIENT_NAME)
         + command(b"CLIENT", b"SETINFO", b"LIB-VER", __version__.encode())
     )
+
+
+def _crashes_by_no_touch(hello: dict[str, Any]) -> bool:
+    """Whether reading a key of a slot that is being moved may end a node over such a connection.
+
+    Redis 8.2.3 does (a segmentation fault), by what came with 8.0 and was mended for 8.4 (redis#14415); the
+    same was mended in Valkey 8.1 (valkey#2347), of which 8.1.8 was tried.
+    """
+    numbers = str(hello.get("version", "")).split(".")
+    if not all(number.isdigit() for number in numbers):
+        return True
+    version = tuple(map(int, numbers))
+    if hello.get("server") == "valkey":
+        return (8,) <= version < (8, 1, 4)
+    return (8,) <= version < (8, 4)
 
 
 def _as_hello(reply: Any, node: str) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ._client import ACCEPTED, Settings, settings_of
 from ._errors import InvalidInput
-from ._url import SHAPE, settings_of_url
+from ._url import CLUSTER_SHAPE, SHAPE, settings_of_url
 
 if TYPE_CHECKING:
     import ssl  # at run time only where TLS is used
+
+    from ._client import Settings  # and this only where a client is given
 
 Credentials = Callable[[], Awaitable["tuple[str | None, str | None]"]]
 
@@ -116,7 +117,7 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         if "," in self.host:
-            raise InvalidInput("there are several hosts where one server is read: clusters are not yet")
+            raise InvalidInput(f"there are several hosts where one is needed: for a cluster, {CLUSTER_SHAPE}")
         if not _is_host(self.host):
             raise InvalidInput(f"the host is no host name or address: {SHAPE}")
         if not 0 < self.port < 65536:
@@ -138,7 +139,7 @@ class Endpoint:
         objects are those of redis-py, valkey-py, coredis and valkey-glide, of one server, and stay as
         they are. `db` wins over the database that the source names.
 
-        Raises InvalidInput for anything else.
+        Raises InvalidInput for anything else, a cluster and Sentinel too.
 
         >>> Endpoint.of("rediss://reader:secret@redis.example/2")
         <Endpoint rediss://reader:***@redis.example:6379/2>
@@ -146,12 +147,10 @@ class Endpoint:
         if isinstance(source, Endpoint):
             endpoint = source
         else:
-            settings = _settings_of(source)
-            if settings is None:
-                raise InvalidInput(
-                    f"a source is a URL such as redis://localhost, or {ACCEPTED}, not {type(source).__name__}"
-                )
-            endpoint = _of_settings(settings)
+            settings = settings_of_source(source)
+            if "kind" in settings:
+                raise _not_one_server(source, settings["kind"])
+            endpoint = endpoint_of_settings(settings)
         return endpoint if db is None else replace(endpoint, db=_number("db", db))
 
     @property
@@ -162,17 +161,22 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __repr__(self) -> str:
-        if self.username and self.password:
-            from urllib.parse import quote
-
-            who = f"{quote(self.username, safe='')}:***@"
-        elif self.password:
-            who = ":***@"
-        else:  # a name alone is, as often as not, a password that lacks its colon
-            who = "***@" if self.username or self.credentials else ""
         if self.path is not None:
-            return f"<Endpoint unix://{who}{self.path}?db={self.db}>"
-        return f"<Endpoint {'rediss' if self.tls else 'redis'}://{who}{self.node}/{self.db}>"
+            return f"<Endpoint unix://{masked_user(self)}{self.path}?db={self.db}>"
+        scheme = "rediss" if self.tls else "redis"
+        return f"<Endpoint {scheme}://{masked_user(self)}{self.node}/{self.db}>"
+
+
+def masked_user(endpoint: Endpoint) -> str:
+    """The part of a URL that says who logs in, without anything secret: `reader:***@`."""
+    if endpoint.username and endpoint.password:
+        from urllib.parse import quote
+
+        return f"{quote(endpoint.username, safe='')}:***@"
+    if endpoint.password:
+        return ":***@"
+    # a name alone is, as often as not, a password that lacks its colon
+    return "***@" if endpoint.username or endpoint.credentials else ""
 
 
 @contextmanager
@@ -200,13 +204,32 @@ def _is_host(host: str) -> bool:
 # Settings, of a URL (all text) or of a client (of any type) -> Endpoint
 
 
-def _settings_of(source: object) -> Settings | None:
+def settings_of_source(source: object) -> Settings:
+    """What a URL or a client says about one server or a deployment; InvalidInput for anything else."""
     if isinstance(source, str):
-        return {**settings_of_url(source, [*_READ, *_READ_TLS, *_OCSP])}
-    return settings_of(source)
+        return settings_of_url(source, [*_READ, *_READ_TLS, *_OCSP])
+    from ._client import ACCEPTED, settings_of
+
+    settings = settings_of(source)
+    if settings is None:
+        raise InvalidInput(
+            f"a source is a URL such as redis://localhost, or {ACCEPTED}, not {type(source).__name__}"
+        )
+    return settings
 
 
-def _of_settings(settings: Settings) -> Endpoint:
+def _not_one_server(source: object, kind: str) -> InvalidInput:
+    from ._client import name_of_class
+
+    what = "a URL" if isinstance(source, str) else name_of_class(type(source))
+    of = "of a cluster" if kind == "cluster" else "of Sentinel"
+    return InvalidInput(
+        f"{what} {of} where one server is needed: give redis://host:6379 or a client of one node"
+    )
+
+
+def endpoint_of_settings(settings: Settings) -> Endpoint:
+    """The endpoint that settings of one server mean; raises InvalidInput for those that make no sense."""
     given = {name: value for name, value in settings.items() if value is not None}
     endpoint = Endpoint(
         **{name: read(name, given[name]) for name, read in _READ.items() if name in given},

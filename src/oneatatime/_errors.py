@@ -11,7 +11,11 @@
     │   └── ReplyTimeout           the server was silent for longer than allowed
     ├── ProtocolViolation      what came is not a Redis reply, or not one that fits the question
     ├── ServerFailure          the server answered with an error of its own
-    │   └── ServerLoading          it is still reading its data from disk
+    │   ├── ServerUnready          it cannot answer now, and may later
+    │   │   └── ServerLoading          it is still reading its data from disk
+    │   └── ValueGone              a big value was gone before it was loaded
+    ├── Incomplete             something could not be read to its end; it says what
+    ├── FileFailure            a file cannot be written, read or renamed; it says which, and why
     ├── Undecodable            a key or value is not text in the encoding asked for (a ValueError)
     └── StreamClosed           the stream was closed before this was asked of it
 
@@ -102,8 +106,42 @@ class ServerFailure(Error):
     """The server answered with an error of its own; the message quotes it."""
 
 
-class ServerLoading(ServerFailure):
+class ServerUnready(ServerFailure):
+    """The server cannot answer now and may later: its cluster is down, its primary gone, a script runs."""
+
+
+class ServerLoading(ServerUnready):
     """The server is still reading its data from disk and answers nothing yet."""
+
+
+class ValueGone(ServerFailure):
+    """A big value is gone: its key was deleted, has expired, or holds another type by now."""
+
+
+class Incomplete(Error):
+    """The iteration could not be brought to its end. `missing` names what was not read, a few words each.
+
+    What stands there may have been delivered in part; all else was delivered.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        node: str | None = None,
+        key: bytes | str | None = None,
+        command: str | None = None,
+        missing: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message, node=node, key=key, command=command)
+        self.missing = missing
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuilt_incomplete, (self.message, self.node, self.key, self.command, self.missing))
+
+
+class FileFailure(Error):
+    """A file cannot be written, read or renamed: the message names it, and quotes the system."""
 
 
 class Undecodable(Error, ValueError):
@@ -142,6 +180,12 @@ def _rebuilt(
     command: str | None,
 ) -> Error:
     return kind(message, node=node, key=key, command=command)
+
+
+def _rebuilt_incomplete(
+    message: str, node: str | None, key: bytes | str | None, command: str | None, missing: tuple[str, ...]
+) -> Incomplete:
+    return Incomplete(message, node=node, key=key, command=command, missing=missing)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

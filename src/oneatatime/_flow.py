@@ -1,44 +1,26 @@
-"""Between workers and loop: batches that wait, bounded in bytes, and the counts of what went through."""
+"""Between workers and loop: batches that wait, bounded in bytes, and how far the loop is with them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType, TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol
 
 from ._errors import StreamClosed
 from ._record import Batch
-from ._wire import Traffic
+
+_TELL_EVERY = 0.2  # seconds in which no batch came: then a loop that waits is told how far it is
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """What a stream has done so far: an immutable snapshot.
+class Milestone(Protocol):
+    """Something that is read bit by bit, and wants to know how much of it the loop has finished with."""
 
-    `keys` delivered to the loop, and `types` the same by type; `vanished` keys that were gone when their
-    value was asked for; `torn` big values that changed while the loop read them; `bytes` received,
-    `commands` and `round_trips` sent, all connections together; `elapsed` seconds since the first was
-    opened; `estimated_total` keys there are to deliver, as far as can be known; `fraction` of the way
-    done, 0 to 1; `complete`: everything was read and delivered, to the end and without an error.
-    """
-
-    keys: int = 0
-    bytes: int = 0
-    types: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
-    vanished: int = 0
-    torn: int = 0
-    commands: int = 0
-    round_trips: int = 0
-    elapsed: float = 0.0
-    estimated_total: int | None = None
-    fraction: float = 0.0
-    complete: bool = False
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Statistics, tuple({**vars(self), "types": dict(self.types)}.values())
+    def loop_reached(self, reached: Any) -> None:
+        """The loop has finished with all that was put before this was noted."""
 
 
 class Flow:
@@ -49,9 +31,9 @@ class Flow:
     """
 
     def __init__(self, ahead: int) -> None:
-        self.traffic = Traffic()
         self.began: float | None = None
         self.ended: float | None = None
+        self._readers = 0
         self._batches: deque[tuple[Batch, int]] = deque()
         self._ahead = 0
         self._most_ahead = ahead
@@ -61,6 +43,9 @@ class Flow:
         self._error: BaseException | None = None
         self._trace: TracebackType | None = None
         self._finished = False
+        self._notes: dict[Milestone, Any] = {}  # since the batch that was put last
+        self._noted: deque[dict[Milestone, Any]] = deque()  # before each batch that waits
+        self._told = 0.0
 
     @property
     def complete(self) -> bool:
@@ -71,6 +56,20 @@ class Flow:
     def full(self) -> bool:
         """Workers wait: it is the loop that takes its time."""
         return self._ahead > self._most_ahead
+
+    @property
+    def share(self) -> int:
+        """Bytes of what may be read ahead, for each of those that read."""
+        return self._most_ahead // max(self._readers, 1)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """One more reads, meanwhile."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
 
     @property
     def hungry(self) -> float:
@@ -84,13 +83,26 @@ class Flow:
         """Hands a batch over; returns when there is room for the next."""
         if not len(batch):
             return
-        self._batches.append((batch, batch.weight))
-        self._ahead += self._batches[-1][1]
-        self._tell()
+        self._append(batch)
         while self._ahead > self._most_ahead:
             room = asyncio.get_running_loop().create_future()
             self._putters.append(room)
             await room
+
+    def note(self, milestone: Milestone, reached: Any) -> None:
+        """So far is `milestone` when the loop has finished with all that has been put."""
+        self._notes[milestone] = reached
+        now = time.perf_counter()
+        if not self._batches and self.hungry and now > self._told + _TELL_EVERY:
+            self._told = now
+            self._append(Batch([], "", []))  # nothing to deliver, but the news that come before it
+
+    def _append(self, batch: Batch) -> None:
+        self._batches.append((batch, batch.weight))
+        self._noted.append(self._notes)
+        self._notes = {}
+        self._ahead += self._batches[-1][1]
+        self._tell()
 
     def finish(self) -> None:
         """No more batches will come."""
@@ -108,8 +120,17 @@ class Flow:
         if not self.complete:
             self.fail(StreamClosed("the stream is closed"))
             self._batches.clear()
+            self._noted.clear()
+            self._notes.clear()
 
     # The loop's side
+
+    def finished_with_all(self) -> None:
+        """The loop has finished with all that was put, and will get no more."""
+        if not self._batches:
+            notes, self._notes = self._notes, {}
+            for milestone, reached in notes.items():
+                milestone.loop_reached(reached)
 
     async def take(self) -> Batch | None:
         """The next batch, or None at the end; one taker at a time.
@@ -126,6 +147,7 @@ class Flow:
             self._hungry_since = time.perf_counter()
             await self._taker
         batch, weight = self._batches.popleft()
+        batch.before = self._noted.popleft()
         self._ahead -= weight
         while self._putters and self._ahead <= self._most_ahead:
             _wake(self._putters.popleft())

@@ -6,6 +6,7 @@ Thresholds are coarse on purpose: a network's jitter must not slow anything down
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 
 _TOLERATED = 0.005  # seconds that an answer may be late, or the way there and back if that is longer
@@ -23,6 +24,11 @@ class Guard:
         self.ease = 1.0
         self.pause = 0.0
         self._answers: deque[tuple[float, float]] = deque(maxlen=_WINDOW)
+
+    async def rest(self) -> None:
+        """Leaves the server alone for a moment, while it is slow."""
+        if self.pause:
+            await asyncio.sleep(self.pause)
 
     def saw(self, waited: float, expected: float, way: float) -> None:
         """An answer for which this side had to wait: so many seconds, where so many were to be expected.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import math
 from collections.abc import AsyncIterable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ._errors import InvalidInput, closest
@@ -16,8 +16,21 @@ MiB = 1024 * 1024
 ATOMIC = 64 * KiB
 """Bytes of a collection that one command reads whole; a bigger one is read in chunks and put together."""
 
-METADATA = ("ttl", "memory", "idle", "freq", "encoding")
-"""What `metadata=` may ask for: ms to live, bytes, seconds idle, LFU counter, encoding name."""
+METADATA = ("ttl", "memory", "idle", "freq", "encoding", "expires_at", "details")
+"""What `metadata=` may ask for: ms to live, bytes, seconds idle, LFU counter, the name of the encoding; ms
+since 1970, and what a value has beside its elements."""
+
+LOSSLESS = ("expires_at", "details")
+"""The metadata of `stream` that a record needs so that nothing is lost on the way to a file and back."""
+
+PART_BYTES = 256 * MiB
+"""Bytes of one part of an export, about."""
+
+EXPORT_AHEAD = 16 * MiB
+"""Bytes that an export reads ahead: what comes while a group of rows is being encoded."""
+
+PART_SECONDS = 60.0
+"""After this a part is closed even when it is small: so much is done again after a crash, at most."""
 
 CORE_TYPES = ("string", "hash", "list", "set", "zset", "stream")
 MODULE_TYPES = (
@@ -36,6 +49,8 @@ _NO_TYPES = {"sortedset": "zset", "hashtable": "hash"}
 _MODULE_TYPE_LENGTH = 9  # the module API fixes it, so any other length is a slip of the pen
 
 _LIMITS = ("rate", "bandwidth", "max_load")
+_CHOICES = {"on_unreachable": ("wait", "fail", "skip"), "read_from": ("primary", "replica")}
+_UNIQUE = (False, True, "memory", "disk")
 
 Keys = Iterable["bytes | str"] | AsyncIterable["bytes | str"]
 
@@ -50,16 +65,20 @@ class Options:
     `parts_over`       bytes; a value bigger than this arrives as `Parts`
     `chunk`            bytes of a big value read at a time
     `burst`            bytes of replies asked for at a time, as far as can be foreseen
-    `ahead`            bytes read and not yet delivered, over all connections
+    `ahead`            bytes read and not yet delivered, over all connections; of a cluster as many again
+                       wait for the verdict that their slots have not moved
     `reply_limit`      bytes; a burst of replies past this is dropped and read again in small steps
     `timeout`          seconds the server may stay silent while it owes a reply
     `connect_timeout`  seconds until a connection must be ready for its first command
     `rate`             keys read a second, at most; None: no limit
     `bandwidth`        bytes of replies a second, at most, over all connections
     `max_load`         share of one core's time that the server may spend on us, above 0 and up to 1
+    `on_unreachable`   "wait" for a server that cannot be reached, "fail" at once, or "skip" what it holds
+    `patience`         seconds to wait for it, before "wait" fails and "skip" skips
+    `read_from`        "primary", or "replica": those that are in sync with what the primary had at the start
     """
 
-    count: int = 500
+    count: int = 750
     ranges: int = 2
     most_ranges: int = 32
     parts_over: int = 1 * MiB
@@ -72,13 +91,20 @@ class Options:
     rate: float | None = None
     bandwidth: float | None = None
     max_load: float | None = None
+    on_unreachable: str = "wait"
+    patience: float = 60.0
+    read_from: str = "primary"
 
     def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                said = ", ".join(map(repr, choices))
+                raise InvalidInput(f"option {name}={getattr(self, name)!r} must be one of {said}")
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
-            if value is None and name in _LIMITS:
+            if name in _CHOICES or (value is None and name in _LIMITS):
                 continue
-            whole = "timeout" not in name and name not in _LIMITS
+            whole = "timeout" not in name and name not in (*_LIMITS, "patience")
             number, said = (int, "whole number") if whole else (int | float, "number")
             if not isinstance(value, number) or isinstance(value, bool) or not value > 0:
                 raise InvalidInput(f"option {name}={value!r} must be a {said} above 0")
@@ -100,6 +126,26 @@ class Selection:
     metadata: tuple[str, ...] = ()
     encoding: str | None = None
     errors: str = "strict"
+    unique: bool | str = False
+    all_dbs: bool = False
+    fields: tuple[bytes, ...] = ()
+    dump: bool = False
+
+    def reading(self, *, fields: Iterable[bytes | str] | None, dump: bool) -> Selection:
+        """The same, of hashes only these fields, or of all values what DUMP gives.
+
+        Raises InvalidInput where that makes no sense.
+        """
+        if dump and (fields is not None or self.encoding is not None):
+            raise InvalidInput("dump= gives what only RESTORE understands: not with fields= or encoding=")
+        if fields is None:
+            return replace(self, dump=bool(dump))
+        if self.types not in ((), ("hash",)):
+            raise InvalidInput(f"fields= are of hashes, and types={self.types!r} asks for something else")
+        names = [_name_of_field(name, self.encoding or "utf-8") for name in _several(fields, "fields")]
+        if not names:
+            raise InvalidInput("fields= names no field")
+        return replace(self, types=("hash",), fields=tuple(dict.fromkeys(names)))
 
     @classmethod
     def checked(
@@ -111,6 +157,8 @@ class Selection:
         metadata: str | Iterable[str],
         encoding: str | None,
         errors: str,
+        unique: bool | str = False,
+        all_dbs: bool = False,
     ) -> Selection:
         """The selection these arguments of `stream` mean.
 
@@ -126,6 +174,10 @@ class Selection:
             raise InvalidInput(
                 f"keys= must be an iterable or async iterable of keys, not {type(keys).__name__}"
             )
+        if unique not in _UNIQUE:
+            raise InvalidInput(f'unique={unique!r} must be True, False, "memory" or "disk"')
+        if keys is not None and (unique or all_dbs):
+            raise InvalidInput("keys= are read as they are given: without unique=, and from one database")
         return cls(
             match=_pattern(match, _codec(encoding, errors) or "utf-8", errors),
             types=tuple(dict.fromkeys(_type_name(name) for name in _several(types, "types"))),
@@ -133,17 +185,25 @@ class Selection:
             metadata=tuple(dict.fromkeys(_metadata_name(name) for name in _several(metadata, "metadata"))),
             encoding=_codec(encoding, errors),
             errors=errors,
+            unique=unique,
+            all_dbs=all_dbs,
         )
 
 
-def _several(names: str | Iterable[str] | None, what: str) -> Iterable[str]:
+def _several(names: Any, what: str) -> Iterable[Any]:
     if names is None:
         return ()
-    if isinstance(names, str):
+    if isinstance(names, str | bytes):
         return (names,)
     if not isinstance(names, Iterable):
         raise InvalidInput(f"{what}={names!r} must be a name or several, not {type(names).__name__}")
     return names
+
+
+def _name_of_field(name: Any, encoding: str) -> bytes:
+    if not isinstance(name, bytes | str):
+        raise InvalidInput(f"a field is named by bytes or str, not {type(name).__name__}: {name!r}")
+    return name if isinstance(name, bytes) else name.encode(encoding)
 
 
 def _pattern(match: Any, encoding: str, errors: str) -> bytes | None:

@@ -9,7 +9,6 @@ paid for and a little more, and in this rest the server's clock shows what it do
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -81,15 +80,14 @@ class Pace:
     `waited`: the last burst had to wait for its turn, so more of them at once would be no quicker.
     """
 
-    def __init__(self, options: Options, shapes: Shapes, traffic: Traffic) -> None:
+    def __init__(self, options: Options, shapes: Shapes, received: Callable[[], int]) -> None:
         self.waited = False
         self._options = options
         self._shapes = shapes
         self._keys = 0
-        self._load = Load(options.max_load, traffic) if options.max_load is not None else None
         limits = [
             self._limit(options.rate, lambda: self._keys),
-            self._limit(options.bandwidth, lambda: traffic.received),
+            self._limit(options.bandwidth, received),
         ]
         self._bandwidth = limits[1]
         self._limits = [limit for limit in limits if limit is not None]
@@ -97,6 +95,10 @@ class Pace:
     @staticmethod
     def _limit(per_second: float | None, used: Callable[[], float]) -> Limit | None:
         return Limit(per_second, used) if per_second is not None else None
+
+    def load(self, traffic: Traffic) -> Load | None:
+        """The limit on the time of one server, which gets this traffic; None where there is none."""
+        return Load(self._options.max_load, traffic) if self._options.max_load is not None else None
 
     # How much at a time
 
@@ -120,20 +122,26 @@ class Pace:
     # When
 
     async def turn(
-        self, connection: Connection, *, keys: int = 0, size: float = 0.0, work: float = 0.0
+        self,
+        connection: Connection,
+        load: Load | None,
+        *,
+        keys: int = 0,
+        size: float = 0.0,
+        work: float = 0.0,
     ) -> Turn:
-        """Waits until the next burst may be sent.
+        """Waits until the next burst may be sent to the server that has this `load`.
 
         `keys` are read by it, `size` bytes will come, about, and the server will need `work` seconds.
         Raises PermissionDenied or ServerFailure where the server's load is limited and not told.
         """
-        if not self._limits and self._load is None:
+        if not self._limits and load is None:
             return _FREE
         self.waited = False
         while True:
-            if self._load is not None:
-                await self._load.ready(connection)
-                self.waited = self.waited or self._load.short
+            if load is not None:
+                await load.ready(connection)
+                self.waited = self.waited or load.short
             now = time.perf_counter()
             wait = max([limit.due(now) for limit in self._limits], default=now) - now
             if wait <= 0:
@@ -141,8 +149,8 @@ class Pace:
             self.waited = True
             await asyncio.sleep(min(max(wait, _LEAST_WAIT), _MOST_WAIT))
         self._keys += keys
-        if self._load is not None:
-            self._load.expect(work)
+        if load is not None:
+            load.expect(work)
         most = self._bandwidth.per_second * _GRAIN if self._bandwidth is not None else 0.0
         return Turn(self._bandwidth, min(size, most))  # before any was seen, keys are taken to be big
 
@@ -186,7 +194,10 @@ class Load:
                 self.resting = True
                 try:
                     await self._rest(connection)
-                except Dropped:  # whoever reads opens it anew, when an answer is missing: let it ask
+                except Dropped:
+                    # whoever reads opens it anew when an answer is missing: let it ask, once all is paid for
+                    now = time.perf_counter()
+                    await asyncio.sleep(max(0.0, self.limit.due(now) - now))
                     return
                 finally:
                     self.resting = False
@@ -205,8 +216,10 @@ class Load:
         since, self._rested = self._rested, began  # should the rest be broken off, this has been counted
         paid = self._measured
         self._measured = paid + self._ours(since, began, sent, self._others)
+        from random import uniform  # here: nobody else needs it, and it takes a millisecond
+
         # never in step with others that come and go: it would always meet the same of them
-        wait = self.limit.due(began.at) + _SWING * random.uniform(*_UNEVEN) - began.at
+        wait = self.limit.due(began.at) + _SWING * uniform(*_UNEVEN) - began.at
         self.short = wait > _LEAST_REST
         await asyncio.sleep(max(wait, _LEAST_REST))
         ended = await _look(connection, self._traffic)
@@ -227,7 +240,7 @@ class Load:
         return max(-most, min(seconds * (then.load - others.load_with(then.commands)), most))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Others:
     """What the others did, a second: share of the server's time, commands."""
 
@@ -245,7 +258,7 @@ class Others:
 _NOTHING = Others(0.0, 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Look:
     """What the server's clock said, and how many commands the others had sent by then."""
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple
 
+from ._beside import Beside
 from ._connection import server_error
-from ._errors import ServerFailure
-from ._request import Answer, Burst, ReplyError, ReplyTooBig, for_each
-from ._resp import alike
+from ._errors import Error, ServerFailure
+from ._many_strings import MOVED, ManyStrings, is_about_key
+from ._metadata import ask, column, command_of
+from ._request import Answer, Burst, ReplyError, ReplyTooBig, for_each, joined
+from ._resp import alike, lengths
 from ._shape import SMALL_VALUE, Shape
 from .datatypes import STRING, Datatype, Odd, OddRows, datatype
 
@@ -45,7 +49,9 @@ class Page:
     `types` holds, of each settled row, the name of its type, GONE, or "" where its type is not wanted;
     `heavy` the rows that are too big for a round; `size` the bytes of
     replies not yet handed on, `received` of all; `elements` of all collections; `kinds` the types met.
+    `wanted` gives what values of a type are read by, None where they are not wanted.
     A value of over `most_bytes` is heavy even when it has come. `raw`: the values are still to be made.
+    `forbidden` are rows that the user may not read, `strays` those that have moved to another node.
     """
 
     def __init__(
@@ -53,10 +59,11 @@ class Page:
         keys: list[bytes],
         groups: Sequence[tuple[Shape, Rows]],
         *,
-        wanted: Callable[[Datatype], bool],
+        wanted: Callable[[Datatype], Datatype | None],
         roomy: bool,
         most_bytes: int,
         node: str,
+        slotted: bool = False,
     ) -> None:
         self.keys = keys
         self.groups = groups
@@ -64,15 +71,20 @@ class Page:
         self.values: list[Any] = [None] * len(keys)
         self.kinds: set[Datatype] = set()
         self.heavy: dict[int, Heavy] = {}
+        self.forbidden: dict[int, Error] = {}
+        self.strays: dict[int, str] = {}
         self.metadata: dict[str, list[Any]] = {}
+        self.beside: Beside | None = None
         self.raw = True
         self.size = 0
         self.received = 0
         self.elements = 0
         self._wanted = wanted
         self._roomy = roomy
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._node = node
+        self._slotted = slotted
+        self._one_by_one = False  # a command for many keys failed as a whole
         self._untyped: dict[Shape, list[int]] = defaultdict(list)
         self._unread: Waiting = defaultdict(list)
         self._unsure: Waiting = defaultdict(list)
@@ -82,6 +94,13 @@ class Page:
         """Adds up what answers cost."""
         self.size += answer.size
         self.received += answer.size
+
+    def strings(self, keys: list[bytes]) -> ManyStrings:
+        """Whole strings, by as few commands as can be."""
+        return ManyStrings(keys, self._slotted, self._refused_many)
+
+    def _refused_many(self) -> None:
+        self._one_by_one = True
 
     # Where rows begin
 
@@ -124,18 +143,28 @@ class Page:
         self.elements += elements
         shape.saw(kind, len(rows))
         shape.size(kind).measured(kind, longest, len(rows))
-        if not (made or kind.plain) and (self.size > self._most_bytes or not self.raw):
+        if not (made or kind.plain) and (self.size > self.most_bytes or not self.raw):
             self.make()
             values, made = list(map(kind.made, values)), True
-        types, all_values, name = self.types, self.values, kind.name
-        for row, value in zip(rows, values):
+        types, all_values = self.types, self.values
+        for row, name, value in zip(rows, self._names(kind, values), values):
             types[row] = name
             all_values[row] = value
         self.kinds.add(kind)
-        if self.size > self._most_bytes:
+        if self.beside is not None:
+            self.beside.read(kind, rows)
+        if self.size > self.most_bytes and kind.divisible:
             for row, value in zip(rows, values):
-                if (weight := kind.weight(value)) > self._most_bytes:
+                if (weight := kind.weight(value)) > self.most_bytes:
                     self.heavy[row] = Heavy(kind, shape, weight)
+
+    def _names(self, kind: Datatype, values: list[Any]) -> Iterable[str]:
+        """The type of each value; "" for those that are not wanted."""
+        if not kind.mixed:
+            return repeat(kind.name)
+        names = [value.type for value in values]
+        wanted = {name: name if self._wanted(datatype(name)) else "" for name in set(names)}
+        return map(wanted.__getitem__, names)
 
     def make(self) -> None:
         """Makes the values that have come so far; those that come now are made at once."""
@@ -149,13 +178,19 @@ class Page:
 
     def rounds(self, metadata: Sequence[str] = ()) -> Bursts:
         """Asks until every row is settled or heavy; the first burst asks for `metadata` too."""
-        for _ in range(_MOST_ROUNDS):
+        looks = 0
+        while looks < _MOST_ROUNDS:
             asks = [*(self._metadata_ask(name) for name in metadata), *self._asks()]
+            looks += bool(asks)  # what is asked beside values comes to its end, however long it is
+            if self.beside is not None:
+                asks = self.beside.around(asks, self._being_read())
             if not asks:
                 return
             try:
                 answer = yield joined(burst for burst, _ in asks)
             except ReplyTooBig:
+                if self.beside is not None and not self._being_read():  # it was of what is beside values
+                    self.beside.surprised()
                 yield from self.one_by_one()
                 continue
             metadata = ()
@@ -170,12 +205,12 @@ class Page:
     def types_only(self) -> Bursts:
         """Settles every row by its type alone."""
         answer = yield for_each((b"TYPE",), self.keys)
-        self._check_types(answer.replies, range(len(self.keys)))
-        for reply, rows in alike(answer.replies, True).items():
+        replies, told = self._types_told(answer.replies, range(len(self.keys)))
+        for reply, places in alike(replies, True).items():
             name = str(reply, "utf-8", "replace")
             if name == GONE or self._wanted(datatype(name)):
-                for row in rows:
-                    self.types[row] = name
+                for place in places:
+                    self.types[told[place]] = name
 
     def one_by_one(self) -> Bursts:
         """After a surprise: each row in a burst of its own, so that the surprising one shows itself."""
@@ -217,16 +252,45 @@ class Page:
         elif reason is Odd.UNSURE or str(reason).startswith("WRONGTYPE"):
             self._untyped[shape].append(row)
         else:
-            raise self._refused(reason, row, kind.command)
+            self.refuse(reason, row, kind.command)
 
-    def _refused(self, reply: Any, row: int, command: str) -> Exception:
+    def outgrown(self, row: int, size: int) -> None:
+        """What a value has beside its elements is too much to hold: it is read part by part."""
+        shape = next(shape for shape, rows in self.groups if row in rows)
+        self.heavy[row] = Heavy(datatype(self.types[row]), shape, size)
+
+    def gone(self, row: int) -> None:
+        """There is no such key by now: what came of it is not its value any more."""
+        self.types[row] = GONE
+        self.heavy.pop(row, None)
+
+    def refuse(self, reply: Any, row: int, command: str) -> None:
+        """A key that has moved, or may not be read, is left out and told. Any other error is raised."""
+        text = str(reply)
+        if is_about_key(text):
+            self.forbidden[row] = self._refused(reply, row, command)
+        elif self._slotted and text.startswith(MOVED):
+            self.strays[row] = text
+        else:
+            raise self._refused(reply, row, command)
+        self.types[row] = ""
+
+    def _refused(self, reply: Any, row: int, command: str) -> Error:
         return server_error(reply, node=self._node, key=self.keys[row], command=command)
 
-    def _check_types(self, replies: list[Any], rows: Rows) -> None:
-        if not {bytes}.issuperset(map(type, replies)):
-            for row, reply in zip(rows, replies):
-                if reply.__class__ is not bytes:
-                    raise self._refused(reply, row, "TYPE")
+    def _types_told(self, replies: list[Any], rows: Rows) -> tuple[list[bytes], Rows]:
+        """The names of types among replies to TYPE, and the rows they are of."""
+        if {bytes}.issuperset(map(type, replies)):
+            return replies, rows
+        told = []
+        for row, reply in zip(rows, replies):
+            if isinstance(reply, ReplyError):
+                self.refuse(reply, row, "TYPE")
+            elif reply.__class__ is not bytes:
+                raise self._refused(reply, row, "TYPE")
+            else:
+                told.append((reply, row))
+        return [name for name, _ in told], [row for _, row in told]
 
     # What a round asks
 
@@ -236,6 +300,10 @@ class Page:
         asks += [self._confirm_ask(kind, shape, rows) for (kind, shape), rows in self._unsure.items()]
         asks += [self._measure_ask(kind, shape, rows) for (kind, shape), rows in self._unmeasured.items()]
         return asks
+
+    def _being_read(self) -> list[int]:
+        """The rows whose values this round asks for."""
+        return [row for waiting in (self._unread, self._unsure) for rows in waiting.values() for row in rows]
 
     def _keys(self, rows: Iterable[int]) -> list[bytes]:
         keys = self.keys
@@ -247,16 +315,12 @@ class Page:
         def take(replies: list[Any]) -> None:
             start = 0
             for shape, of_shape in untyped.items():
-                names = replies[start : start + len(of_shape)]
+                names, told = self._types_told(replies[start : start + len(of_shape)], of_shape)
                 start += len(of_shape)
-                self._check_types(names, of_shape)
                 found = alike(names, True).items()
                 self._typed(
                     shape,
-                    {
-                        str(name, "utf-8", "replace"): [of_shape[at] for at in places]
-                        for name, places in found
-                    },
+                    {str(name, "utf-8", "replace"): [told[at] for at in places] for name, places in found},
                 )
 
         return for_each((b"TYPE",), self._keys(rows)), take
@@ -266,21 +330,23 @@ class Page:
             self.types[row] = GONE
         for name, rows in found.items():
             kind = datatype(name)
-            if self._wanted(kind):
-                self.plan(kind, shape, rows, proven=True)
+            if read_by := self._wanted(kind):
+                self.plan(read_by, shape, rows, proven=True)
             else:
                 shape.saw(kind, len(rows))
 
     def _read_ask(self, kind: Datatype, shape: Shape, rows: list[int]) -> Ask:
         keys, size = self._keys(rows), shape.size(kind)
-        limit, many = size.limit, kind is STRING and self._roomy and not size.careful
+        limit = size.limit
+        many = kind is STRING and self._roomy and not size.careful and not self._one_by_one
+        strings = self.strings(keys) if many else None
 
         def take(replies: list[Any]) -> None:
             odd: OddRows = {}
-            values = STRING.take_many(replies, len(rows), odd) if many else kind.take(replies, limit, odd)
+            values = kind.take(replies, limit, odd) if strings is None else strings.take(replies, odd)
             self.take(kind, shape, rows, values, odd)
 
-        return STRING.ask_many(keys) if many else kind.ask(keys, limit), take
+        return kind.ask(keys, limit) if strings is None else strings.ask(), take
 
     def _confirm_ask(self, kind: Datatype, shape: Shape, rows: list[int]) -> Ask:
         def take(replies: list[Any]) -> None:
@@ -302,48 +368,21 @@ class Page:
         return kind.measure(self._keys(rows)), take
 
     def _metadata_ask(self, name: str) -> Ask:
-        words = _METADATA_COMMANDS[name]
-
         def take(replies: list[Any]) -> None:
-            if {int}.issuperset(map(type, replies)):  # PTTL: -1 does not expire, -2 is gone
-                self.metadata[name] = [None if reply < 0 else reply for reply in replies]
-                return
-            column: list[Any] = []
-            for row, reply in enumerate(replies):
-                if isinstance(reply, ReplyError) and "no such key" not in str(reply):
-                    raise self._refused(reply, row, b" ".join(words).decode())
-                column.append(_metadata_value(name, reply))
-            self.metadata[name] = column
+            refused: dict[int, ReplyError] = {}
+            self.metadata[name] = column(name, replies, refused)
+            for row, reply in refused.items():
+                self.refuse(reply, row, command_of(name))
 
-        return for_each(words, self.keys), take
+        return ask(name, self.keys), take
 
 
 def extent(kind: Datatype, values: list[Any], *, made: bool = False) -> tuple[int, int]:
     """The length of the longest of some values, and how many elements they have together."""
     if not kind.bounded:
         return 0, 0
+    longest, all_of_them = lengths(values)
     if kind is STRING:
-        return max(map(len, values)), 0
-    lengths, each = list(map(len, values)), 1 if made else kind.words
-    return max(lengths) // each, sum(lengths) // each
-
-
-def joined(bursts: Iterable[Burst]) -> Burst:
-    """Several bursts as one."""
-    payloads, replies = zip(*((burst.payload, burst.replies) for burst in bursts))
-    return Burst(b"".join(payloads), sum(replies))
-
-
-_METADATA_COMMANDS = {
-    "ttl": (b"PTTL",),
-    "memory": (b"MEMORY", b"USAGE"),
-    "idle": (b"OBJECT", b"IDLETIME"),
-    "freq": (b"OBJECT", b"FREQ"),
-    "encoding": (b"OBJECT", b"ENCODING"),
-}
-
-
-def _metadata_value(name: str, reply: Any) -> Any:
-    if reply is None or isinstance(reply, ReplyError):
-        return None
-    return reply.decode() if name == "encoding" else reply
+        return longest, 0
+    each = 1 if made else kind.words
+    return longest // each, all_of_them // each

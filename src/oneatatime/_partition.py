@@ -1,41 +1,41 @@
-"""Cursor arithmetic: a database cut into ranges of SCAN's cursor, each read by itself.
-
-A cursor counts in reverse binary, so `position` (its bits the other way round) strictly grows from 0
-towards 2**64 during one scan of one server process, whatever resizes its tables see meanwhile. A call
-with cursor v emits at least every key whose hash has a position in [position(v), position(v_next)).
-Hence any range of positions can be read alone, from the cursor that stands at its start.
-"""
+"""A part of a deployment that one worker reads: in this process, in another, or on another machine."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
-POSITIONS = 1 << 64
+from ._cursor import POSITIONS, Range
+from ._deployment import Deployment
+from ._slot import named
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Partition:
-    """The keys whose hash has a position in [start, end): read by one worker."""
+    """A disjoint part of the keyspace, to be read by `stream(partition)`; picklable.
 
+    All partitions of one plan together hold every key. `index` counts them from 0 to `of`. On one server
+    it is a range of cursors, and means something to one server process only: after a restart or a
+    failover the plan must be made anew, and reading it raises `Incomplete`. In a cluster it is a set of
+    slots, and stays true whatever happens; only the piece of a slot that was too big for one
+    partition is bound to the process as well.
+
+    Like the source it was made of, it holds what is needed to log in: send it to nobody else.
+    """
+
+    deployment: Deployment
+    index: int
+    of: int
     start: int = 0
     end: int = POSITIONS
+    slots: int | None = None
+    run_id: str | None = None
+    all_dbs: bool = False
 
+    @property
+    def range(self) -> Range:
+        """The positions that are wanted."""
+        return Range(self.start, self.end)
 
-def position(cursor: int) -> int:
-    """Where a cursor stands in the order of a scan; position and cursor are each other's reverse.
-
-    >>> position(1) == POSITIONS // 2
-    True
-    """
-    return int(f"{cursor:064b}"[::-1], 2)
-
-
-def plan(ranges: int) -> list[Partition]:
-    """`ranges` partitions of equal width that together hold every key.
-
-    >>> [partition.start for partition in plan(2)] == [0, POSITIONS // 2]
-    True
-    """
-    edges = [index * POSITIONS // ranges for index in range(ranges + 1)]
-    return [Partition(start, end) for start, end in itertools.pairwise(edges)]
+    def __repr__(self) -> str:
+        what = named(self.slots) if self.slots is not None else f"{(self.end - self.start) / POSITIONS:.1%}"
+        return f"<Partition {self.index + 1} of {self.of} of {self.deployment.name}: {what}>"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 import weakref
@@ -18,11 +19,12 @@ from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ._blocking import Blocking, Turns, iterate
-from ._errors import ProtocolViolation, StreamClosed
-from ._flow import Statistics
+from ._checkpoint import Json
+from ._errors import Incomplete, PermissionDenied, ProtocolViolation, StreamClosed, Undecodable
+from ._reader import Reader
 from ._record import Batch
 from ._source import KeySource
-from ._worker import Work
+from ._statistics import Statistics
 
 T = TypeVar("T")
 
@@ -40,8 +42,9 @@ class View(Protocol[T]):
 class _Run:
     """The tasks that read, in the event loop where the first batch was asked for."""
 
-    def __init__(self, work: Work, source: KeySource | None) -> None:
-        self.work = work
+    def __init__(self, reader: Reader, source: KeySource | None) -> None:
+        self.reader = reader
+        self.work = reader.work
         self._source = source
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -58,10 +61,7 @@ class _Run:
         if self._loop is None and not self._closed:
             self._loop = loop
             self.work.flow.began = time.perf_counter()
-            if self._source is None:
-                self._spawn(self.work.read_database(self._spawn))
-            else:
-                self._spawn(self.work.read_keys(self._source, self._spawn))
+            self._spawn(self.reader.read(self._spawn))
         elif self._loop is not loop and not self._closed:
             raise StreamClosed("the stream was begun in another event loop, and lives and ends there")
         return await self.work.flow.take()
@@ -96,6 +96,8 @@ class _Run:
             flow.fail(StreamClosed("the stream was closed while it was read"))
             raise
         except BaseException as error:
+            if isinstance(error, Incomplete):
+                error.missing += self.reader.not_begun
             flow.fail(error)
             self._cancel(besides=asyncio.current_task())
             if not isinstance(error, Exception):
@@ -143,10 +145,11 @@ class _Run:
 class Reading:
     """One reading of a selection, shared by all views of a stream: where the loop stands."""
 
-    def __init__(self, work: Work, source: KeySource | None = None) -> None:
-        self.work = work
+    def __init__(self, reader: Reader, source: KeySource | None = None) -> None:
+        self.work = reader.work
+        self._reader = reader
         self._source = source
-        self._run = _Run(work, source)
+        self._run = _Run(reader, source)
         self._blocking: Blocking[Batch] | None = None
         self._lock: asyncio.Lock | None = None
         self._turns = Turns()
@@ -170,12 +173,17 @@ class Reading:
             self._lock = asyncio.Lock()
         async with self._lock:  # several tasks may share a stream: each item goes to one of them
             while True:
-                for item in view.items:
+                for item in self._first(view):
                     return item
                 if not self._hand_rest_to(view):
                     await asyncio.sleep(0)  # a quick loop over a quick server leaves the others their turn
-                    batch = await self._run.take()
+                    try:
+                        batch = await self._run.take()
+                    except Exception:
+                        self._finish()
+                        raise
                     if batch is None:
+                        self._finish()
                         raise StopAsyncIteration
                     self._begin(batch, view)
 
@@ -188,16 +196,30 @@ class Reading:
                 self._blocking = iterate(lambda run=self._run: run)  # type: ignore[misc]
             while True:
                 with self.one_at_a_time:
-                    for item in view.items:
+                    for item in self._first(view):
                         return item
                 if not self._hand_rest_to(view):
-                    self._begin(next(self._blocking), view)
+                    try:
+                        batch = next(self._blocking)
+                    except Exception:
+                        self._finish()
+                        raise
+                    self._begin(batch, view)
+
+    def _first(self, view: View[T]) -> list[T]:
+        """The next item that a view has, if any."""
+        try:
+            return list(itertools.islice(view.items, 1))
+        except Exception as error:  # noqa: BLE001 - whatever an item fails with
+            raise self.failed(error)  # noqa: B904 - mostly the same
 
     def failed(self, error: Exception) -> Exception:
         """What is raised where an item could not be made; a broken reply ends the reading, as anywhere."""
         if isinstance(error, ProtocolViolation):
-            error = ProtocolViolation(error.message, node=self.work.endpoint.node, command=error.command)
+            error = ProtocolViolation(error.message, node=self.work.deployment.name, command=error.command)
             self.work.flow.fail(error)
+        elif isinstance(error, Undecodable | PermissionDenied):
+            self.work.account.fail(error)
         return error
 
     def _hand_rest_to(self, view: View[Any]) -> bool:
@@ -215,6 +237,8 @@ class Reading:
 
     def _begin(self, batch: Batch, view: View[Any]) -> None:
         self._account()
+        for milestone, reached in (batch.before or {}).items():
+            milestone.loop_reached(reached)
         self._batch = batch
         self._keys = iter(batch.keys)
         try:
@@ -224,6 +248,11 @@ class Reading:
             raise self.failed(error) from error
         self._view = weakref.ref(view)
 
+    def _finish(self) -> None:
+        """The loop has taken all there was, to the end or to an error."""
+        if not self._closed and not self._keys.__length_hint__():  # type: ignore[attr-defined]
+            self.work.flow.finished_with_all()
+
     def _account(self) -> None:
         """Counts what has been delivered of the batch that gives way to another."""
         delivered = len(self._batch) - self._keys.__length_hint__()  # type: ignore[attr-defined]
@@ -231,37 +260,54 @@ class Reading:
         self._types.update(_types(self._batch, delivered))
 
     def statistics(self) -> Statistics:
-        work, flow = self.work, self.work.flow
+        work, flow, account = self.work, self.work.flow, self.work.account
         here = len(self._batch) - self._keys.__length_hint__()  # type: ignore[attr-defined]
         delivered = self._delivered + here
-        complete = flow.complete and here == len(self._batch)
-        fraction = 1.0 if complete else self._fraction()
-        now = flow.ended if complete and flow.ended else time.perf_counter()
+        finished = flow.complete and here == len(self._batch)
+        finished = finished and (self._blocking is None or self._blocking.over)
+        fraction = 1.0 if finished else self._fraction()
+        now = flow.ended if finished and flow.ended else time.perf_counter()
+        traffic = work.traffic
         return Statistics(
             keys=delivered,
-            bytes=flow.traffic.received,
+            bytes=traffic.received,
             types=MappingProxyType(dict(self._types + _types(self._batch, here))),
-            vanished=sum(fetch.vanished for fetch in work.fetches),
+            vanished=account.vanished + work.values.vanished,
             torn=work.values.torn,
-            commands=flow.traffic.commands,
-            round_trips=flow.traffic.round_trips,
+            commands=traffic.commands,
+            round_trips=traffic.round_trips,
             elapsed=now - flow.began if flow.began is not None else 0.0,
             estimated_total=self._estimate(delivered, fraction),
             fraction=fraction,
-            complete=complete,
+            complete=finished and not (account.forbidden or account.failed or account.skipped),
+            finished=finished,
+            keys_at_start=account.keys_at_start,
+            keys_at_end=account.keys_at_end,
+            repeats=account.repeats,
+            forbidden=account.forbidden,
+            failed=account.failed,
+            failures=tuple(account.failures),
+            read_again=account.read_again,
+            skipped=tuple(account.skipped),
+            nodes=tuple(account.nodes),
+            best_effort=account.best_effort,
         )
+
+    def checkpoint(self) -> Json:
+        """What is needed to go on from here."""
+        return self._reader.checkpoint()
 
     def _fraction(self) -> float:
         if self._source is not None:
             return self._source.taken / self._source.total if self._source.total else 0.0
-        return self.work.fraction
+        return self._reader.fraction
 
     def _estimate(self, delivered: int, fraction: float) -> int | None:
         selection = self.work.selection
         if self._source is not None:
             return self._source.total
-        if selection.match is None and not selection.types:
-            return self.work.server.keys
+        if selection.match is None and not selection.types and not self._reader.partial:
+            return self.work.account.keys_at_start
         return round(delivered / fraction) if fraction else None
 
     async def aclose(self) -> None:

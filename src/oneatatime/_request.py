@@ -47,6 +47,30 @@ class Dropped(Exception):
     """The connection was given up because of another burst's replies; ask the same again."""
 
 
+def each_after(word: bytes, burst: Burst) -> Burst:
+    """The same commands with a command of one word before each: for every reply wanted come two.
+
+    >>> each_after(b"ASKING", command(b"GET", b"k")).replies
+    2
+    """
+    before, start, pieces = command(word).payload, 0, []
+    payload = burst.payload
+    for _ in range(burst.replies):
+        end = _end_of_command(payload, start)
+        pieces += [before, payload[start:end]]
+        start = end
+    return Burst(b"".join(pieces), 2 * burst.replies, burst.bounded)
+
+
+def _end_of_command(payload: bytes, start: int) -> int:
+    line = payload.index(b"\r\n", start)
+    words, at = int(payload[start + 1 : line]), line + 2
+    for _ in range(words):
+        line = payload.index(b"\r\n", at)
+        at = line + 2 + int(payload[at + 1 : line]) + 2
+    return at
+
+
 def command(*words: bytes | int, bounded: bool = True) -> Burst:
     """One command."""
     return Burst(pack_command(words), 1, bounded)  # type: ignore[arg-type]
@@ -63,6 +87,12 @@ def for_each(before: tuple[bytes, ...], keys: Iterable[bytes], after: tuple[byte
 def one_for_all(name: bytes, keys: Sequence[bytes]) -> Burst:
     """One command that takes all the keys."""
     return Burst(b"*%d\r\n%b" % (len(keys) + 1, commands(b"", [name, *keys], b"")), 1)
+
+
+def joined(bursts: Iterable[Burst]) -> Burst:
+    """Several bursts as one."""
+    payloads, replies, bounded = zip(*bursts)
+    return Burst(b"".join(payloads), sum(replies), all(bounded))
 
 
 def _word(word: bytes | int) -> bytes:

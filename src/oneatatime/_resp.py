@@ -6,7 +6,9 @@ Compiled where there was a compiler when this was installed (`_compiled.c`); the
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Sequence
+from itertools import accumulate, chain
 from typing import Any, Protocol
 
 from hiredis import PushNotification, Reader, ReplyError
@@ -24,6 +26,7 @@ ARRAY: Any = tuple if COMPILED else list
 _FEED_SIZE = 16 * 1024  # hiredis moves the rest of what it was fed to the front after each kilobyte parsed
 _INCOMPLETE = object()
 _DIGITS = b"0123456789"
+_ELEMENTS = (list, tuple, set, frozenset)
 _HUGE_ARRAY = re.compile(rb"\*[0-9]{8}")
 """hiredis makes room for all elements at once: no memory yet, but seconds of every collection."""
 
@@ -111,6 +114,31 @@ def commands(before: bytes, keys: Sequence[bytes], after: bytes) -> bytes:
     return b"".join([frame % (len(key), key) for key in keys])
 
 
+def _writes(name: bytes, keys: Sequence[bytes], values: Sequence[Any]) -> bytes:
+    if len(keys) != len(values):
+        raise ValueError("there is a value for each key")
+    packed: list[bytes] = []
+    for key, value in zip(keys, values):
+        words: list[Any] = [name, key]
+        if value.__class__ is dict:
+            words += chain.from_iterable(value.items())
+        elif value.__class__ in _ELEMENTS:
+            words += value
+        else:
+            words.append(value)
+        if not {bytes}.issuperset(map(type, words)):
+            raise TypeError("a key or value is not of bytes")
+        packed += [b"*%d\r\n" % len(words), commands(b"", words, b"")]
+    return b"".join(packed)
+
+
+writes: Callable[[bytes, Sequence[bytes], Sequence[Any]], bytes] = _compiled.writes if COMPILED else _writes
+"""For each key one command of that name: the key, and the words of its value.
+
+A value is bytes, or a dict, list, tuple or set of bytes. Raises TypeError where one is anything else.
+"""
+
+
 def _fields(flat: Sequence[Any]) -> dict[Any, Any]:
     following = iter(flat)
     return dict(zip(following, following))
@@ -140,5 +168,39 @@ def _size_of(words: Sequence[bytes]) -> int:
     return sum(map(len, words))
 
 
+def _buffers(words: Sequence[bytes], wide: bool) -> tuple[bytes, bytes]:
+    """All words one behind the other; where each begins and the last one ends, as int32, or int64 where wide.
+
+    Raises OverflowError where int32 is not enough, TypeError where not all are bytes.
+    """
+    ends = array("q" if wide else "i", accumulate(map(len, words), initial=0))
+    return b"".join(words), ends.tobytes()
+
+
+buffers: Callable[[Sequence[bytes], bool], tuple[bytes, bytes]] = _compiled.buffers if COMPILED else _buffers
 size_of: Callable[[Sequence[bytes]], int] = _compiled.size_of if COMPILED else _size_of
 """The bytes of all words. Raises TypeError where one is not bytes."""
+
+
+def _lengths(values: Sequence[Any]) -> tuple[int, int]:
+    each = list(map(len, values))
+    return max(each, default=0), sum(each)
+
+
+lengths: Callable[[Sequence[Any]], tuple[int, int]] = _compiled.lengths if COMPILED else _lengths
+"""The greatest length of any of some values, and the sum of their lengths."""
+
+
+def _words_of(replies: list[Any], lengths: list[int]) -> list[bytes] | None:
+    if len(replies) != len(lengths):
+        return None
+    words: list[bytes] = []
+    for reply, length in zip(replies, lengths):
+        if reply.__class__ is not ARRAY or len(reply) != length:
+            return None
+        words += reply
+    return words if {bytes}.issuperset(map(type, words)) else None
+
+
+words_of: Callable[[list[Any], list[int]], list[bytes] | None] = _compiled.words_of if COMPILED else _words_of
+"""The words of several arrays in one list; None where one is no array of so many words."""

@@ -6,23 +6,27 @@ for the next one when they have run out.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import AsyncIterator, Iterable, Iterator
-from dataclasses import replace
-from operator import itemgetter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._endpoint import Endpoint
-from ._errors import Error, InvalidInput
-from ._flow import Statistics
+from . import _items as items
+from ._checkpoint import Checkpoint
+from ._deployment import Deployment
+from ._errors import InvalidInput
 from ._loop import Skin
 from ._options import Keys, Options, Selection
+from ._partition import Partition
+from ._reader import Reader
 from ._reading import Reading, Shape
 from ._record import Batch, Record
 from ._source import KeySource
-from ._worker import Work
-from .datatypes import values_of
+from ._statistics import Statistics
+from ._work import Work
+
+if TYPE_CHECKING:
+    from ._frames import ArrowStream
 
 T = TypeVar("T")
 
@@ -83,48 +87,6 @@ class _Plain(Generic[T]):
         return item
 
 
-class _Failing:
-    """Items of a batch in which some rows are errors: each is raised in its place, and costs only itself."""
-
-    def __init__(self, items: Iterator[Any], failed: dict[int, Error]) -> None:
-        self._items = items
-        self._failed = failed
-        self._row = -1
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        item = next(self._items)
-        self._row += 1
-        if self._row in self._failed:
-            raise self._failed[self._row]
-        return item
-
-
-class _Runs:
-    """Lists of records, cut where a row is an error."""
-
-    def __init__(self, records: Iterator[Record], failed: dict[int, Error]) -> None:
-        self._records = _Failing(records, failed)
-        self._lengths = [after - before - 1 for before, after in itertools.pairwise([-1, *sorted(failed)])]
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> list[Record]:
-        if self._lengths and self._lengths[0]:
-            run = list(itertools.islice(self._records, self._lengths[0]))
-            self._lengths[0] = 0
-            return run
-        if self._lengths:
-            del self._lengths[0]
-            next(self._records)  # raises the error
-        if last := list(self._records):
-            return last
-        raise StopIteration
-
-
 class Stream(_View[Any]):
     """An async iterator of (key, value) over what was selected; also a plain one.
 
@@ -133,28 +95,83 @@ class Stream(_View[Any]):
     more leaves no task and no connection behind. `aclose()` and `async with` end it at once.
     """
 
-    def __init__(self, work: Work, source: KeySource | None = None) -> None:
-        super().__init__(Reading(work, source), _pairs)
-        self._work = work
+    def __init__(self, asked: _Asked, reading: Reading) -> None:
+        super().__init__(reading, items.pairs)
+        self._asked = asked
 
     def records(self) -> _View[Record]:
         """The same stream as `Record`s: key, type, value and the metadata asked for."""
-        return _View(self._reading, _records)
+        return _View(self._reading, items.records)
 
     def batches(self) -> _View[list[Record]]:
         """The same stream as lists of `Record`s, one list a page: the quickest way to loop in bulk."""
-        return _View(self._reading, _batches)
+        return _View(self._reading, items.batches)
+
+    def arrow(
+        self,
+        flatten: bool = False,
+        columns: Mapping[str, Any] | Iterable[str] | None = None,
+        unfit: str = "null",
+    ) -> ArrowStream:
+        """The same selection as a table for pyarrow, polars, pandas or DuckDB, scanned anew by each.
+
+        A row is a record; with `flatten` an element; with `columns` a hash, and a column each field that is
+        named there: `{"age": "int64"}`, or only the names, whose types are then inferred from the first
+        hashes. What does not fit its type is null, or with unfit="error" an error that names key and field.
+        A stream is such a table of records by itself: `polars.DataFrame(stream)`.
+
+        >>> def ages(url):
+        ...     import polars
+        ...     people = stream(url, match="user:*", encoding="utf-8")
+        ...     return polars.DataFrame(people.arrow(columns={"age": "int64"}))
+        """
+        from ._frames import (  # here, as below: few streams are tables, and every start waits
+            ArrowStream,
+            Rows,
+        )
+
+        return ArrowStream(self._asked, Rows.checked(flatten, columns, unfit))
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        return self.arrow().__arrow_c_stream__(requested_schema)
+
+    def __arrow_c_schema__(self) -> object:
+        return self.arrow().__arrow_c_schema__()
+
+    def _repr_html_(self) -> str:
+        from ._html import table_of
+
+        return table_of(self._asked, self._reading.work.deployment.name, self.statistics())
+
+    def _batches(self) -> _View[Batch]:
+        """The same stream as what travels within it: for whoever works column by column."""
+        return _View(self._reading, items.wholes)
 
     def keys(self) -> _View[Any]:
         """The keys alone. If this is how the stream begins, no value is read at all, then or later."""
-        return _Keys(self._reading, _names)
+        return _Keys(self._reading, items.names)
 
     def __getitem__(self, key: object) -> Any:
         raise TypeError("a stream is no mapping: dict(iter(stream)) makes one of it")
 
     def statistics(self) -> Statistics:
-        """A snapshot of what has been done so far."""
+        """A snapshot of what has been done so far, and the statement of completeness."""
         return self._reading.statistics()
+
+    def checkpoint(self) -> dict[str, Any]:
+        """What is needed to go on after a crash: `stream(source, resume=...)` takes it.
+
+        Plain data for `json.dumps`, with nothing secret in it. It counts only what the loop has finished
+        with: everything before the batch that the current item came in. What was delivered since comes again
+        after a resume; nothing is left out.
+
+        >>> import json
+        >>> async def save(stream, path):
+        ...     async for key, value in stream:
+        ...         ...
+        ...         path.write_text(json.dumps(stream.checkpoint()))
+        """
+        return self._reading.checkpoint()
 
     async def aclose(self) -> None:
         """Ends the stream; returns when its tasks and connections are gone."""
@@ -183,7 +200,7 @@ class Stream(_View[Any]):
     def __repr__(self) -> str:
         done = self.statistics()
         state = "complete" if done.complete else f"{done.fraction:.0%} done"
-        return f"<Stream of {self._work.endpoint.node}: {done.keys} keys, {state}>"
+        return f"<Stream of {self._reading.work.deployment.name}: {done.keys} keys, {state}>"
 
 
 def stream(
@@ -195,26 +212,41 @@ def stream(
     metadata: str | Iterable[str] = (),
     encoding: str | None = None,
     errors: str = "strict",
+    db: int | str | None = None,
+    unique: bool | str = False,
+    fields: Iterable[bytes | str] | None = None,
+    dump: bool = False,
+    resume: Mapping[str, Any] | None = None,
     count: int | None = None,
     rate: float | None = None,
     bandwidth: float | None = None,
     max_load: float | None = None,
+    on_unreachable: str | None = None,
+    read_from: str | None = None,
     options: Options | None = None,
 ) -> Stream:
-    """Everything in a database, as an async iterator of (key, value); all types mixed.
+    """Everything in a deployment, as an async iterator of (key, value); all types mixed.
 
-    `source` is a URL (`redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://`) or a client object of
-    redis-py, valkey-py, coredis or valkey-glide, which is only asked how to connect. `match` is a glob
-    pattern, `types` one of Redis's type names or several, `keys` the keys to read instead of all.
-    `metadata` names what `records()` shall know beside the value: "ttl" (ms), "memory" (bytes), "idle"
-    (s), "freq", "encoding". `encoding` gives str for bytes, `errors` as in `bytes.decode`. `count` is
-    SCAN's COUNT. `rate` (keys a second), `bandwidth` (bytes a second) and `max_load` (share of the
-    server's time, up to 1) hold the stream back; `options` holds all other settings.
+    `source` is a URL (`redis://`, `rediss://`, `valkey://`, `valkeys://`, `unix://`, `redis+cluster://`,
+    `redis+sentinel://`), a client object of redis-py, valkey-py, coredis or valkey-glide, which is only
+    asked how to connect, or a `Partition`. `match` is a glob pattern, `types` one of Redis's type names or
+    several, `keys` the keys to read instead of all. `metadata` names what `records()` shall know beside
+    the value: "ttl" (ms), "memory" (bytes), "idle" (s), "freq", "encoding", "expires_at" (ms since 1970), and
+    "details": when fields of a hash expire, groups of a stream. `encoding` gives str for bytes, `errors` as
+    in `bytes.decode`. `db` is a database's number, or "all". `fields`: hashes alone, and of them only these
+    fields travel. `dump`: every value is an `Opaque`, as DUMP gives it, big ones `Parts` of their own type.
+
+    `unique`: each key comes exactly once; what was delivered is remembered in memory (True or "memory";
+    about 30 bytes a key on one server, next to nothing in a cluster) or on "disk". `resume` is what
+    `Stream.checkpoint` gave. `on_unreachable` is "wait" for a server that is gone (for `Options.patience`
+    seconds), "fail", or "skip" what it holds; `read_from` is "primary" or "replica". `count` is SCAN's COUNT.
+    `rate` (keys a second), `bandwidth` (bytes a second) and `max_load` (share of a server's time, up
+    to 1) hold the stream back; `options` holds all other settings.
 
     Values: string bytes, hash dict, list list, set set, zset list of (member, score), stream list of
     (id, fields), JSON the document, any other type `Opaque`; a value over `Options.parts_over` bytes is a
     `Parts`, itself an async iterator. Every key that exists from the first step to the last is delivered
-    at least once.
+    at least once, or the loop ends in an error: `Incomplete` names what could not be read.
 
     Raises InvalidInput here, for arguments that make no sense; the loop raises what `oneatatime.Error`
     documents.
@@ -223,12 +255,77 @@ def stream(
     >>> async def total(url):
     ...     return sum([len(value) async for key, value in oneatatime.stream(url, types="string")])
     """
+    partition = source if isinstance(source, Partition) else None
+    if partition is not None and (db is not None or keys is not None):
+        raise InvalidInput("a partition is read whole: db= was given to plan(), and keys= have none")
     selection = Selection.checked(
-        match=match, types=types, keys=keys, metadata=metadata, encoding=encoding, errors=errors
+        match=match,
+        types=types,
+        keys=keys,
+        metadata=metadata,
+        encoding=encoding,
+        errors=errors,
+        unique=unique,
+        all_dbs=_all_dbs(db) or (partition is not None and partition.all_dbs),
+    ).reading(fields=fields, dump=dump)
+    chosen = _options(
+        options,
+        count=count,
+        rate=rate,
+        bandwidth=bandwidth,
+        max_load=max_load,
+        on_unreachable=on_unreachable,
+        read_from=read_from,
     )
-    chosen = _options(options, count=count, rate=rate, bandwidth=bandwidth, max_load=max_load)
-    work = Work(Endpoint.of(source), chosen, selection)
-    return Stream(work, KeySource(selection) if keys is not None else None)
+    deployment = partition.deployment if partition is not None else Deployment.of(source, db=_number(db))
+    begun = Checkpoint.of_json(resume) if resume is not None else None
+    if begun is not None and keys is not None:
+        raise InvalidInput("keys= cannot be resumed: give those that are left")
+    return _Asked(deployment, partition, selection, chosen, begun).begin()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Asked:
+    """What a stream was asked for: enough to begin it anew."""
+
+    deployment: Deployment
+    partition: Partition | None
+    selection: Selection
+    options: Options
+    resume: Checkpoint | None
+
+    def begin(self, options: Options | None = None, **changes: Any) -> Stream:
+        """A new stream, of a selection with these changes."""
+        selection = replace(self.selection, **changes)
+        given = KeySource(selection) if selection.keys is not None else None
+        work = Work(self.deployment, options or self.options, selection)
+        return Stream(self, Reading(Reader(work, given, self.partition, self.resume), given))
+
+
+def selection_of(stream: Stream) -> Selection:
+    """What a stream reads."""
+    return stream._reading.work.selection
+
+
+def patience_of(stream: Stream) -> float:
+    """For how many seconds a server may be gone that a stream reads."""
+    options = stream._reading.work.options
+    return options.patience if options.on_unreachable != "fail" else 0.0
+
+
+def batches_of(stream: Stream) -> _View[Batch]:
+    """The same stream as batches, column by column: what sinks take."""
+    return stream._batches()
+
+
+def _all_dbs(db: int | str | None) -> bool:
+    if isinstance(db, str) and db != "all":
+        raise InvalidInput(f'db={db!r} must be the number of a database, or "all"')
+    return db == "all"
+
+
+def _number(db: int | str | None) -> int | None:
+    return None if isinstance(db, str) else db
 
 
 class OneAtATime(_View[Any]):
@@ -263,10 +360,10 @@ class OneAtATime(_View[Any]):
         self._selection = Selection.checked(
             match=None, types=None, keys=keys, metadata=(), encoding=encoding, errors=errors
         )
-        self._endpoint = Endpoint.of(redis)
+        self._deployment = Deployment.of(redis)
         self._options = _options(options, count=count, rate=rate)
         self._keys = keys
-        super().__init__(self._new_reading(), _values)
+        super().__init__(self._new_reading(), items.values)
 
     def __aiter__(self) -> AsyncIterator[Any]:
         self._start_over()
@@ -288,55 +385,14 @@ class OneAtATime(_View[Any]):
             self.items = iter(())
 
     def _new_reading(self) -> Reading:
-        work = Work(self._endpoint, self._options, self._selection, keep_missing=True)
-        return Reading(work, KeySource(self._selection))
+        work = Work(self._deployment, self._options, self._selection, keep_missing=True)
+        source = KeySource(self._selection)
+        return Reading(Reader(work, source), source)
 
 
-def _options(options: Options | None, **given: float | None) -> Options:
+def _options(options: Options | None, **given: float | str | None) -> Options:
     options = Options() if options is None else options
     if not isinstance(options, Options):
         raise InvalidInput(f"options= is an oneatatime.Options, not {type(options).__name__}: {options!r}")
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return replace(options, **changes) if changes else options
-
-
-# What an item is
-
-
-def _pairs(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    return _rows(zip(keys, _read(batch)), batch)
-
-
-def _values(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    return _rows(map(itemgetter(1), zip(keys, _read(batch))), batch)
-
-
-def _names(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    return _rows(keys, batch)
-
-
-def _records(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    return _rows(_all_records(keys, batch), batch)
-
-
-def _rows(items: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    return items if batch.failed is None else _Failing(items, batch.failed)
-
-
-def _all_records(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    types = itertools.repeat(batch.types) if isinstance(batch.types, str) else batch.types
-    columns = batch.metadata or {}
-    metadata = [columns.get(name) or itertools.repeat(None) for name in Record._fields[3:]]
-    return map(Record, keys, types, _read(batch), *metadata)
-
-
-def _batches(keys: Iterator[Any], batch: Batch) -> Iterator[Any]:
-    records = _all_records(keys, batch)
-    return iter([list(records)]) if batch.failed is None else _Runs(records, batch.failed)
-
-
-def _read(batch: Batch) -> Iterable[Any]:
-    if len(batch.values) < len(batch):
-        text = "the stream was begun by keys(), which reads no values: read them with a stream of their own"
-        raise InvalidInput(text)
-    return values_of(batch)

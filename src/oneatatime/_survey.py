@@ -7,13 +7,14 @@ import time
 from dataclasses import dataclass
 
 from ._connection import Connection
-from ._errors import InvalidInput, PermissionDenied, ServerFailure, fitting
+from ._errors import PermissionDenied, ProtocolViolation, ServerFailure, fitting
 from ._options import MiB
 from ._session import Session, info
 
 log = logging.getLogger("oneatatime")
 
-_MEMORY_CHECK = 1.0  # seconds between looks at a server that evicts when it is full
+_AGAIN = 1.0  # seconds between looks at a server that evicts when it is full, or that is slow
+_SLOW = 0.005  # seconds of a turn of the server's loop: what comes in meanwhile waits so long
 _HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked for that nobody bounds
 _LEAST_HEADROOM = 256 * MiB
 
@@ -24,38 +25,33 @@ class Survey:
 
     `roomy`: a reply that nobody foresaw would not make it evict keys. Where it does not tell, it is taken
     to have no room: better slow than sorry.
+    `delay`: seconds by which the server was busy with others, each time, when this began; 0 when it is over.
     """
 
     keys: int | None = None
-    run_id: bytes | None = None
     roomy: bool = True
+    delay: float = 0.0
     _evicts: bool = False
     _looked: float = 0.0
 
     async def look(self, session: Session) -> None:
-        """Finds out what the server is. Raises InvalidInput for a part of a bigger deployment."""
+        """Finds out what the server is."""
         connection = session.connection
         with fitting(session.node):
-            mode = connection.hello.get("mode") or await _mode(connection)
-            if mode == "cluster":
-                text = "this is one node of a cluster and holds only a part of its keys; "
-                raise InvalidInput(text + "clusters are not read yet", node=connection.node)
-            if mode == "sentinel":
-                text = "this is a Sentinel, which holds no keys; give the address of the server it watches"
-                raise InvalidInput(text, node=connection.node)
             if connection.touches:
                 log.info("%s has no CLIENT NO-TOUCH: reading values moves its LRU clock", connection.node)
-            self.run_id = await session.identify()
-            try:
-                self.keys = await connection.call(b"DBSIZE")
-            except PermissionDenied:
-                log.debug("DBSIZE is not allowed: the total can only be estimated")
+            self.keys = await count(connection)
             await self._look_at_memory(connection)
+            await self._look_at_delay(connection)
 
     async def look_again(self, connection: Connection) -> None:
-        """Looks again whether a server that evicts has memory to spare, about once a second."""
-        if self._evicts and time.monotonic() - self._looked > _MEMORY_CHECK:
-            await self._look_at_memory(connection)
+        """Looks again, about once a second, at what was no good: no memory to spare, slow."""
+        if (self._evicts or self.delay) and time.monotonic() - self._looked > _AGAIN:
+            self._looked = time.monotonic()
+            if self._evicts:
+                await self._look_at_memory(connection)
+            if self.delay:
+                await self._look_at_delay(connection)
 
     async def _look_at_memory(self, connection: Connection) -> None:
         fields = await _info(connection, "memory")
@@ -65,9 +61,31 @@ class Survey:
         self.roomy = bool(fields) and (not self._evicts or free > max(_HEADROOM * most, _LEAST_HEADROOM))
         self._looked = time.monotonic()
 
+    async def _look_at_delay(self, connection: Connection) -> None:
+        fields = await _info(connection, "stats")
+        turn = int(fields.get("instantaneous_eventloop_duration_usec", 0)) / 1e6
+        self.delay = turn if turn > _SLOW else 0.0
 
-async def _mode(connection: Connection) -> str:
-    """What a server greeted in RESP2 is: INFO tells, or a HELLO without a number, which only asks."""
+
+async def count(connection: Connection) -> int | None:
+    """How many keys its database has; None where the server does not tell."""
+    try:
+        keys = await connection.call(b"DBSIZE")
+    except PermissionDenied:
+        log.debug("DBSIZE is not allowed: the total can only be estimated")
+        return None
+    if keys.__class__ is not int:
+        raise ProtocolViolation(f"DBSIZE answered {str(keys)[:80]}", node=connection.node, command="DBSIZE")
+    return int(keys)
+
+
+async def mode_of(connection: Connection) -> str:
+    """What a server is: "standalone", "cluster" or "sentinel".
+
+    HELLO says it in RESP3; in RESP2 INFO tells, or a HELLO without a number, which only asks.
+    """
+    if "mode" in connection.hello:
+        return str(connection.hello["mode"])
     mode = (await _info(connection, "server")).get("redis_mode")
     if mode is None:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ._errors import Error, Undecodable
 from ._options import Selection
-from ._record import Batch, Parts
+from ._record import Batch, Parts, mapped
 from .datatypes import Text, datatype, values_of
 
 
@@ -24,6 +24,10 @@ def decoded(batch: Batch, text: Text, selection: Selection) -> Batch:
     keys: list[Any] = []
     values: list[Any] = []
     failed: dict[int, Error] = {}
+    metadata = dict(batch.metadata) if batch.metadata is not None else None
+    details: list[Any] = []
+    if metadata is not None and "details" in metadata:
+        details = metadata["details"] = list(metadata["details"])
     types = [batch.types] * len(batch) if isinstance(batch.types, str) else batch.types
     for row, (key, kind, value) in enumerate(zip_longest(batch.keys, types, values_of(batch))):
         what = "key"
@@ -32,13 +36,25 @@ def decoded(batch: Batch, text: Text, selection: Selection) -> Batch:
             what = f"{kind} value"
             if value is not None and not isinstance(value, Parts):
                 value = datatype(kind).decoded(value, text)
+            if details and details[row] is not None:
+                what = f"group, or field, of the {kind}"
+                details[row] = mapped(details[row], text)
         except UnicodeError as error:
             as_text = key
             failed[row] = undecodable(what, selection, error, key)
         keys.append(as_text)
         values.append(value)
+    failed.update(batch.failed or {})
     return Batch(
-        keys, batch.types, values if batch.values else [], batch.size, batch.metadata, failed or None
+        keys,
+        batch.types,
+        values if batch.values else [],
+        batch.size,
+        metadata,
+        failed or None,
+        covers=batch.covers,
+        rows=batch.rows,
+        names=batch.keys,
     )
 
 

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,15 @@ class Traffic:
     commands: int = 0
     round_trips: int = 0
     received: int = 0
+
+    @classmethod
+    def sum(cls, several: Iterable[Traffic]) -> Traffic:
+        total = cls()
+        for one in several:
+            total.commands += one.commands
+            total.round_trips += one.round_trips
+            total.received += one.received
+        return total
 
 
 class _Exchange:
@@ -89,7 +98,8 @@ class Wire(asyncio.BufferedProtocol):
             if self._timer is None:
                 self._timer = self._loop.call_later(self._timeout, self._check_silence)
         self._waiting.extend([_Exchange(burst, future, now) for burst, future in zip(bursts, futures)])
-        self._transport.write(b"".join([burst.payload for burst in bursts]))
+        if not self._transport.is_closing():  # else they fail when the loop tells of it, in a moment
+            self._transport.write(b"".join([burst.payload for burst in bursts]))
         return futures
 
     async def end_with_loop(self) -> None:

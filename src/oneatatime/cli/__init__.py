@@ -1,8 +1,9 @@
-"""The command line: `oneatatime keys`, `oneatatime items`, `oneatatime demo`.
+"""The command line: `oneatatime keys`, `oneatatime items`, `oneatatime import`, `oneatatime demo`.
 
 Each command has a file of its own and imports what is heavy only when it runs, so that `--help`
-answers at once. Data goes to stdout; progress, warnings and errors go to stderr. Exit codes: 0 done,
-1 failure, 2 usage, 130 interrupted, 141 the reader of the output went away.
+answers at once. Data goes to stdout; progress, warnings and errors go to stderr. Exit codes: 0 complete,
+1 not complete, 2 usage, 3 finished but something was left out, 130 interrupted, 141 the reader of the
+output went away.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Any, NoReturn
 import click
 
 from .demo import demo
+from .export import export
 from .items import items
 from .keys import keys
+from .load import load
 
 _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
 
@@ -23,7 +26,7 @@ class _Commands(click.Group):
     """The commands, with every error of ours turned into one line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        from .. import Error, InvalidInput
+        from .. import Error, Incomplete, InvalidInput
 
         try:
             return super().invoke(ctx)
@@ -31,6 +34,9 @@ class _Commands(click.Group):
             raise
         except InvalidInput as error:
             _leave(str(error), _MISUSED)
+        except Incomplete as error:
+            missing = [what for what in error.missing if what not in error.message]
+            _leave(f"{error}; missing: {', '.join(missing)}" if missing else str(error), _FAILED)
         except Error as error:
             _leave(str(error), _FAILED)
         except (click.Abort, KeyboardInterrupt):
@@ -76,5 +82,5 @@ def main() -> None:
     """
 
 
-for _command in (keys, items, demo):
+for _command in (keys, items, export, load, demo):
     main.add_command(_command)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from .. import Error
+from ._checkpoint_file import Place
 
 BROKEN_PIPE = 128 + 13  # the exit code that a shell reports for a command that SIGPIPE ended
 
@@ -18,6 +21,7 @@ class Output:
     """Where the data goes. Lines gather until a block is full; a terminal sees each batch at once.
 
     `before_terminal` is called before anything is shown on a terminal: a progress bar wipes itself.
+    `before_first` is called once, before the first lines are taken.
     `writing` is True while a write may wait for a slow reader.
     """
 
@@ -26,13 +30,18 @@ class Output:
             raise Error("standard output is closed")
         self.terminal = sys.stdout.isatty()
         self.before_terminal: Callable[[], None] = lambda: None
+        self.before_first: Callable[[], None] | None = None
         self.writing = False
         self._stream = sys.stdout.buffer
         self._lines: list[bytes] = []
         self._size = 0
+        self._file = _regular_file(sys.stdout)
 
     def write(self, data: bytes) -> None:
         """Add whole lines; they may wait in memory for more until the block is full or `flush`."""
+        if self.before_first is not None:
+            first, self.before_first = self.before_first, None
+            first()
         self._lines.append(data)
         self._size += len(data)
         if self._size >= _BLOCK or self.terminal:
@@ -58,12 +67,76 @@ class Output:
         finally:
             self.writing = False
 
+    def sync(self) -> Place | None:
+        """Write what waits; into a file, down to the disk. Gives which file that is, and how long."""
+        self.flush()
+        if self._file is None:
+            return None
+        os.fsync(self._file)
+        return self.place()
+
+    def place(self) -> Place | None:
+        """Which file it is, if it is one, and how long."""
+        if self._file is None:
+            return None
+        found = os.fstat(self._file)
+        return Place(found.st_dev, found.st_ino, found.st_size)
+
+    def go_on(self, before: Place | None) -> None:
+        """Take up a file where a run before left it: a line that it could not finish is cut off.
+
+        Raises Error where what it wrote is not there any more.
+        """
+        now = self.place()
+        if self._file is None or now is None or before is None:
+            return
+        if (now.device, now.inode) != (before.device, before.inode):
+            return  # each run may write a file of its own
+        if now.size < before.size:
+            raise Error(
+                f"the output had {before.size:,} bytes when the checkpoint was written, and has {now.size:,} "
+                "now: what it held is lost. Append to it with >>; to start anew, delete the checkpoint"
+            )
+        end = _end_of_lines(self._file, before.size, now.size)
+        if end is None:
+            self._lines.append(b"\n")
+        elif end < now.size:
+            os.ftruncate(self._file, end)
+
     def abandon(self) -> None:
         """Throw away what has not been written, here and in Python's buffer, so that nothing is written,
         fails or waits for a reader when the interpreter ends."""
         self._lines.clear()
         self._size = 0
         abandon_stdout()
+
+
+def _regular_file(stream: Any) -> int | None:
+    try:
+        number = int(stream.fileno())
+        return number if stat.S_ISREG(os.fstat(number).st_mode) else None
+    except (OSError, ValueError):  # not a real file
+        return None
+
+
+def _end_of_lines(file: int, start: int, end: int) -> int | None:
+    """Where the last whole line of a file ends, not before `start`; None where it may not be read."""
+    try:
+        there = os.open(f"/dev/fd/{file}", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        while end > start:
+            begin = max(start, end - _BLOCK)
+            newline = os.pread(there, end - begin, begin).rfind(b"\n")
+            if newline >= 0:
+                return begin + newline + 1
+            end = begin
+        return start
+    except OSError:
+        return None
+    finally:
+        os.close(there)
 
 
 def abandon_stdout() -> None:

@@ -1,4 +1,4 @@
-"""How far it is: a bar on stderr while a stream runs, one line when it has ended."""
+"""How far it is: a bar on stderr while a stream runs."""
 
 from __future__ import annotations
 
@@ -11,27 +11,38 @@ if TYPE_CHECKING:
 
 _BAR = 20  # columns
 _WIPE = "\r\x1b[K"
-_SHORTEST_RATE_SECONDS = 0.1  # what a shorter time says of a rate is nothing
+
+shortest_rate = 0.1  # seconds: what a shorter time says of a rate is nothing
 
 
 class Progress:
     """A bar that is drawn over itself: fraction, keys, keys per second, time left.
 
-    Nothing is drawn unless `shown`. `limit` is the number of keys after which the work ends anyway.
+    Nothing is drawn unless `shown`. `limit` is the number of keys after which the work ends anyway. Where
+    it `goes_on` from what was done before, the time left is reckoned from what this run does.
     """
 
-    def __init__(self, *, shown: bool, limit: int | None = None) -> None:
+    def __init__(self, *, shown: bool, limit: int | None = None, goes_on: bool = False) -> None:
         self._shown = shown
         self._limit = limit
+        self._begun: tuple[float, float] | None = (
+            None if goes_on else (0.0, 0.0)
+        )  # seconds, and what was done
         self._drawn = False
         encoding = getattr(sys.stderr, "encoding", None) or "ascii"
         self._full, self._empty = ("█", "░") if _can_write("█░", encoding) else ("#", "-")
 
     def draw(self, statistics: Statistics, keys: int) -> None:
         """Show where the work stands: `keys` of them done."""
+        if self._begun is None and statistics.fraction > 0:
+            self._begun = statistics.elapsed, statistics.fraction
         if self._shown:
-            text = self._line(statistics, keys)[: _columns() - 1]  # a full line would scroll
-            self._show(_WIPE + text)
+            self.say(self._line(statistics, keys))
+
+    def say(self, text: str) -> None:
+        """Show this in the place of the bar, where it is shown."""
+        if self._shown:
+            self._show(_WIPE + text[: _columns() - 1])  # a full line would scroll
             self._drawn = True
 
     def wipe(self) -> None:
@@ -48,10 +59,13 @@ class Progress:
         full = round(done * _BAR)
         text = f"{self._full * full}{self._empty * (_BAR - full)} {done:4.0%}  {keys:,} keys"
         elapsed = statistics.elapsed
-        if elapsed < _SHORTEST_RATE_SECONDS:
+        if elapsed < shortest_rate:
             return text
-        text += f"  {_rate(keys, elapsed)}"
-        return f"{text}  ETA {_clock(elapsed * (1 - done) / done)}" if done > 0 else text
+        text += f"  {rate(keys, elapsed)}"
+        since, before = self._begun or (elapsed, done)
+        if done <= before:
+            return text
+        return f"{text}  ETA {_clock((elapsed - since) * (1 - done) / (done - before))}"
 
     def _show(self, text: str) -> None:
         try:
@@ -59,18 +73,6 @@ class Progress:
             sys.stderr.flush()
         except (OSError, ValueError):  # nobody looks any more: the work goes on
             self._shown = self._drawn = False
-
-
-def summary(statistics: Statistics, keys: int, ending: str) -> str:
-    """The last line: `1,234,567 keys in 1.3 s (950,000 keys/s), 210 vanished, complete`."""
-    elapsed = statistics.elapsed
-    text = f"{keys:,} {'key' if keys == 1 else 'keys'} in {seconds(elapsed)}"
-    if elapsed >= _SHORTEST_RATE_SECONDS:
-        text += f" ({_rate(keys, elapsed).replace('/s', ' keys/s')})"
-    for count, what in ((statistics.vanished, "vanished"), (statistics.torn, "torn")):
-        if count:
-            text += f", {count:,} {what}"
-    return f"{text}, {ending}"
 
 
 def seconds(elapsed: float) -> str:
@@ -90,7 +92,8 @@ def rounded(number: float) -> int:
     return round(whole, min(0, 3 - len(str(whole))))
 
 
-def _rate(keys: int, elapsed: float) -> str:
+def rate(keys: int, elapsed: float) -> str:
+    """Keys per second, in digits that mean something."""
     return f"{rounded(keys / elapsed):,}/s"
 
 

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from .. import TLS, Endpoint
+    from .. import TLS, Deployment, Endpoint
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Choices = tuple[str, ...]
 
 _DEFAULT_URL = "redis://localhost"
+_UNIQUE = ("memory", "disk")
 
 
 @dataclass(frozen=True)
 class Source:
-    """How to reach the server, as the command line says it."""
+    """How to reach the server or servers, as the command line says it."""
 
     url_argument: str | None
     url: str | None
@@ -32,7 +33,7 @@ class Source:
     password: str | None
     user: str | None
     askpass: bool
-    db: int | None
+    db: int | str | None
     tls: bool
     cacert: str | None
     cert: str | None
@@ -40,32 +41,53 @@ class Source:
     sni: str | None
     insecure: bool
 
-    def endpoint(self, *, quiet: bool = False) -> Endpoint:
-        """The endpoint meant by flags and environment: a flag wins, then the environment, then localhost.
+    @property
+    def all_dbs(self) -> bool:
+        """Whether all databases are wanted."""
+        return self.db == "all"
+
+    def endpoint(self, *, quiet: bool = False) -> Endpoint | Deployment:
+        """What flags and environment mean: a flag wins, then the environment, then localhost.
+
+        The endpoint of one server. A cluster and a service of Sentinel are named by a URL alone; flags say
+        then how their data nodes are reached, and those for TLS how Sentinels are, too.
 
         Raises click.UsageError for flags that exclude each other and InvalidInput for a bad URL.
         """
-        from .. import Endpoint
+        from .. import Deployment
 
         given = self._given_url()
-        where = Endpoint.of(given or self._default_url())
-        if self.socket is not None:
-            where = replace(where, path=self.socket)
-        elif self.host is not None or self.port is not None:
-            where = replace(where, host=self.host or where.host, port=self.port or where.port)
-        if not quiet and (self.password or (given is not None and where.password)):
+        deployment = Deployment.of(given or self._default_url())
+        ends = (deployment.login, *deployment.seeds)
+        if not quiet and (self.password or (given is not None and any(end.password for end in ends))):
             click.echo(
                 "Warning: a password on the command line can be seen by others on this machine; "
                 "REDISCLI_AUTH or --askpass are safer.",
                 err=True,
             )
-        where = replace(
+        login = self._encrypted(self._logged_in(self._placed(deployment.login)))
+        if deployment.kind == "server":
+            return login
+        if deployment.kind == "sentinel":
+            seeds = [self._encrypted(seed) for seed in deployment.seeds]
+        else:
+            seeds = [replace(login, host=seed.host, port=seed.port) for seed in deployment.seeds]
+        return replace(deployment, login=login, seeds=tuple(seeds))
+
+    def _placed(self, where: Endpoint) -> Endpoint:
+        if self.socket is not None:
+            return replace(where, path=self.socket)
+        if self.host is not None or self.port is not None:
+            return replace(where, host=self.host or where.host, port=self.port or where.port)
+        return where
+
+    def _logged_in(self, where: Endpoint) -> Endpoint:
+        return replace(
             where,
-            db=where.db if self.db is None else self.db,
+            db=self.db if isinstance(self.db, int) else where.db,
             username=self.user or where.username,
             password=self._password(where.password),
         )
-        return self._encrypted(where)
 
     def _given_url(self) -> str | None:
         if self.url_argument is not None and self.url is not None:
@@ -145,12 +167,60 @@ class Chosen:
         }
 
 
+@dataclass(frozen=True)
+class Care:
+    """What shall be done that nothing is missed or comes twice, as the command line says it."""
+
+    checkpoint: str | None
+    unique: str | None
+    on_unreachable: str | None
+    patience: float
+    read_from: str | None
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `oneatatime.stream` that mean this."""
+        from .. import Options
+
+        return {
+            "unique": self.unique or False,
+            "on_unreachable": self.on_unreachable,
+            "read_from": self.read_from,
+            "options": Options(patience=self.patience),
+        }
+
+
+class Command(click.Command):
+    """A command with an option that may stand alone: `--unique` means `--unique=memory`.
+
+    click would take the word after it, which may be a URL, for its value.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The arguments, with what stands alone completed."""
+        end = args.index("--") if "--" in args else len(args)
+        for place, word in enumerate(args[:end]):
+            if word == "--unique" and (place + 1 == end or args[place + 1] not in _UNIQUE):
+                args[place] = f"--unique={_UNIQUE[0]}"
+        return super().parse_args(ctx, args)
+
+
 def several(_: click.Context, __: click.Parameter, values: _Choices) -> _Choices:
     """Repeated and comma-separated values of an option as one tuple."""
     return tuple(name.strip() for value in values for name in value.split(",") if name.strip())
 
 
-class _Bytes(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 only
+class _Database(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 only
+    """The number of a database, or all of them."""
+
+    name = "database"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        if value == "all":
+            return "all"
+        return int(click.IntRange(0).convert(value, param, ctx))
+
+
+class Size(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4 only
     """A number of bytes, with a unit or without."""
 
     name = "size"
@@ -163,9 +233,20 @@ class _Bytes(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generi
         return float(found[1]) * float(self._UNITS[found[2]])
 
 
+_SOURCE_DB = click.option(
+    "-n", "--db", type=_Database(), metavar="N|all", help="Database number, or all.  [default: 0]"
+)
+_TARGET_DB = click.option(
+    "-n", "db", type=click.IntRange(0), metavar="N", help="Database for records of none.  [default: 0]"
+)
 _SOURCE_OPTIONS = (
     click.argument("url_argument", metavar="[URL]", required=False),
-    click.option("-u", "--url", metavar="URL", help="redis://, rediss://, valkey://, valkeys:// or unix://."),
+    click.option(
+        "-u",
+        "--url",
+        metavar="URL",
+        help="redis://, rediss://, valkey://, valkeys://, unix://, redis+cluster:// or redis+sentinel://.",
+    ),
     click.option("-h", "--host", metavar="NAME", help="Server name.  [default: localhost]"),
     click.option(
         "-p", "--port", type=click.IntRange(1, 65535), metavar="N", help="Server port.  [default: 6379]"
@@ -174,7 +255,7 @@ _SOURCE_OPTIONS = (
     click.option("-a", "--password", metavar="TEXT", help="Password. $REDISCLI_AUTH is safer."),
     click.option("--user", metavar="NAME", help="ACL user."),
     click.option("--askpass", is_flag=True, help="Ask for the password."),
-    click.option("-n", "--db", type=click.IntRange(0), metavar="N", help="Database number.  [default: 0]"),
+    _SOURCE_DB,
     click.option("--tls", is_flag=True, help="Connect with TLS. The options below imply it."),
     click.option("--cacert", metavar="FILE", help="Authorities to trust in place of the system's."),
     click.option("--cert", metavar="FILE", help="Certificate to show to the server."),
@@ -199,7 +280,7 @@ _CHOICE_OPTIONS = (
         "--rate", type=click.FloatRange(0, min_open=True), metavar="N", help="At most N keys a second."
     ),
     click.option(
-        "--bandwidth", type=_Bytes(), metavar="SIZE", help="At most so many bytes a second: 500k, 10MB, 8MiB."
+        "--bandwidth", type=Size(), metavar="SIZE", help="At most so many bytes a second: 500k, 10MB, 8MiB."
     ),
     click.option(
         "--max-load",
@@ -208,6 +289,38 @@ _CHOICE_OPTIONS = (
         help="At most this share of the server's time, above 0 and up to 1.",
     ),
 )
+_CARE_OPTIONS = (
+    click.option(
+        "--unique",
+        type=click.Choice(_UNIQUE),
+        metavar="[memory|disk]",
+        help="Each key exactly once; what was delivered is remembered in memory, or on disk.",
+    ),
+    click.option(
+        "--checkpoint",
+        metavar="FILE",
+        help="Keep in FILE what is done, and go on from there if FILE is there: append the output with >>.",
+    ),
+    click.option(
+        "--on-unreachable",
+        type=click.Choice(("wait", "fail", "skip")),
+        help="What to do about a server that is gone.  [default: wait]",
+    ),
+    click.option(
+        "--patience",
+        type=click.FloatRange(0, min_open=True),
+        metavar="SECONDS",
+        default=60.0,
+        show_default="60",
+        help="How long to wait for it.",
+    ),
+    click.option(
+        "--read-from",
+        type=click.Choice(("primary", "replica")),
+        help="Read from primaries or from replicas that are in sync.  [default: primary]",
+    ),
+)
+_CARES = ("unique", "checkpoint", "on_unreachable", "patience", "read_from")
 _TALK_OPTIONS = (
     click.option(
         "--progress/--no-progress",
@@ -223,9 +336,26 @@ def source_options(command: _Command) -> _Command:
     return _collecting(command, "source", Source, _SOURCE_OPTIONS)
 
 
+def target_options(command: _Command) -> _Command:
+    """The same for a command that writes there: its --db chooses records, and -n alone the database."""
+    options = tuple(_TARGET_DB if option is _SOURCE_DB else option for option in _SOURCE_OPTIONS)
+    return _collecting(command, "source", Source, options)
+
+
 def choice_options(command: _Command) -> _Command:
     """Give `command` the options that choose keys, as one argument `chosen`."""
     return _collecting(command, "chosen", Chosen, _CHOICE_OPTIONS)
+
+
+def care_options(command: _Command) -> _Command:
+    """Give `command` the options that say what is done about crashes and doubles, as one argument `care`."""
+    return _collecting(command, "care", Care, _CARE_OPTIONS)
+
+
+def care_options_but_checkpoint(command: _Command) -> _Command:
+    """The same for a command whose output itself says how far it is."""
+    options = tuple(option for name, option in zip(_CARES, _CARE_OPTIONS) if name != "checkpoint")
+    return _collecting(command, "care", Care, options)
 
 
 def talk_options(command: _Command) -> _Command:
@@ -240,7 +370,7 @@ def _collecting(command: _Command, name: str, kind: type[Any], options: tuple[An
 
     @functools.wraps(command)
     def collected(**arguments: Any) -> Any:
-        values = {field.name: arguments.pop(field.name) for field in fields(kind)}
+        values = {field.name: arguments.pop(field.name, None) for field in fields(kind)}
         return command(**arguments, **{name: kind(**values)})
 
     for option in reversed(options):

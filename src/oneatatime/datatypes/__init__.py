@@ -10,15 +10,22 @@ from typing import Any
 
 from .._loop import made
 from .._record import Batch
+from . import details as details
 from ._datatype import WHOLE as WHOLE
 from ._datatype import Datatype as Datatype
 from ._datatype import Odd as Odd
 from ._datatype import OddRows as OddRows
 from ._datatype import Steps as Steps
 from ._datatype import Text as Text
+from ._written import MOST_ELEMENTS as MOST_ELEMENTS
+from ._written import NOTHING as NOTHING
+from ._written import together as together
+from ._written import words as words
 from .hash import Hash
+from .hash import SomeFields as SomeFields
 from .json import Json
 from .list import List
+from .opaque import AnyDump as AnyDump
 from .opaque import OpaqueType
 from .set import Set
 from .stream import StreamLog

@@ -15,6 +15,7 @@ from typing import Any
 
 from .._errors import ProtocolViolation
 from .._request import Answer, Burst, Reply, ReplyError, for_each
+from .._resp import writes
 
 Text = Callable[[bytes], Any]
 Steps = Generator["tuple[list[Any], Burst | None]", Answer, None]
@@ -45,15 +46,29 @@ class Datatype(ABC):
     asked for, and is read by one command even when it is big and wanted whole. `plain`: what `take` gives
     are the values; of all others `made` makes them, one at a time, when the loop gets there: thousands of
     containers that wait for it would cost the garbage collector more than reading them did. `words`: how many
-    of what `take` gave are one element.
+    of what `take` gave are one element. `divisible`: a big value may be read in parts. `mixed`: the values
+    say of which type they are, each for itself.
+
+    `writer` is the command that a small value is written by; `one_command`: by that alone, so that many may
+    be packed at once; `has_elements`: at least one, and bounded then. `forms`: the Python types that a value
+    may have; empty: any. `replaces`: writing it takes the place of whatever the key held. `grows`: it can be
+    written piece by piece; if not, they are put together before.
     """
 
     name: str
     command: str
+    divisible = True
+    mixed = False
     watched = False
     bounded = True
     plain = False
     words = 1
+    writer: bytes
+    replaces = False
+    forms: tuple[type, ...] = ()
+    grows = True
+    one_command = True
+    has_elements = True
 
     @abstractmethod
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
@@ -85,6 +100,20 @@ class Datatype(ABC):
     def assembled(self, parts: list[Any]) -> Any:
         """The value that all parts together are."""
         return parts
+
+    @abstractmethod
+    def written(
+        self, key: bytes, value: Any, details: Any, *, first: bool = True, last: bool = True
+    ) -> Burst:
+        """The commands that make exactly this value, where there is none; and not when the key expires.
+
+        Of a piece: those that add it to what is there of the pieces before. Raises TypeError for what is not
+        made of bytes, ValueError for what no command can write.
+        """
+
+    def written_each(self, keys: Sequence[bytes], values: Sequence[Any]) -> Burst:
+        """The same of many small values without details, by one command each."""
+        return Burst(writes(self.writer, keys, values), len(keys), False)
 
     @abstractmethod
     def weight(self, value: Any) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from .._request import Answer, Burst, Reply, ReplyError, command, for_each
 from .._resp import ARRAY
 from ._datatype import Datatype, Odd, OddRows, Steps, Text, odd_reply
 from ._scanned import FIRST_COUNT, next_count
+from ._written import added, together, words
 
 
 class Json(Datatype):
@@ -22,17 +24,18 @@ class Json(Datatype):
     watched = True
     bounded = False
     plain = True
+    has_elements = False
+    writer = b"JSON.SET"
 
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
         return for_each((b"JSON.GET",), keys)
 
     def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
-        import json  # where it is used: most keyspaces hold no documents
-
+        document = _reader()
         values: list[Any] = []
         for row, reply in enumerate(replies):
             if reply.__class__ is bytes:
-                values.append(json.loads(reply))
+                values.append(document(reply))
             else:
                 odd[row] = Odd.UNSURE if reply is None else odd_reply(reply)
                 values.append(None)
@@ -53,7 +56,19 @@ class Json(Datatype):
             yield [], None
         else:
             whole = _first((yield [], command(b"JSON.GET", key, bounded=False)))
-            yield ([] if whole is None else [_document(whole)]), None
+            yield ([] if whole is None else [_reader()(whole)]), None
+
+    def written(
+        self, key: bytes, value: Any, details: Any, *, first: bool = True, last: bool = True
+    ) -> Burst:
+        if first:
+            return words(b"JSON.SET", key, b"$", _text(value))
+        if isinstance(value, dict):
+            return together([_member(key, name, member) for name, member in value.items()])
+        return added(b"JSON.ARRAPPEND", key, [_text(element) for element in value], before=(b"$",))
+
+    def written_each(self, keys: Sequence[bytes], values: Sequence[Any]) -> Burst:
+        return super().written_each(keys, [(b"$", _text(value)) for value in values])
 
     def weight(self, value: Any) -> int:
         import json
@@ -81,7 +96,7 @@ def _members(key: bytes, chunk: int) -> Steps:
                 if "does not exist" not in str(reply):
                     raise reply
             elif reply is not None:  # else the member or the key went away meanwhile
-                parts.append((name.decode(), _document(reply)))
+                parts.append((name.decode(), _reader()(reply)))
         start += len(asked)
         count = next_count(count, len(asked), answer.size, chunk)
     yield parts, None
@@ -94,12 +109,37 @@ def _elements(key: bytes, chunk: int) -> Steps:
         path = b"$[%d:%d]" % (start, start + count)
         answer = yield parts, command(b"JSON.GET", key, path, bounded=False)
         text = _first(answer)
-        parts = [] if text is None else _document(text)
+        parts = [] if text is None else _reader()(text)
         if len(parts) < count:
             yield parts, None
             return
         start += len(parts)
         count = next_count(count, len(parts), answer.size, chunk)
+
+
+def _member(key: bytes, name: str, member: Any) -> Burst:
+    """Adds a member to an object. A path takes a name as it stands, so one with both quotes fits in none."""
+    text = _text(member)
+    if "\\" not in name and ('"' not in name or "'" not in name):
+        quote = "'" if '"' in name else '"'
+        return words(b"JSON.SET", key, f"[{quote}{name}{quote}]".encode(), text)
+    if b"null" in text:  # a merge takes it for "delete this"
+        raise ValueError(
+            f"no path of JSON.SET can say the name of its member {name[:60]!r}: export it with a greater "
+            "parts_over, so that the document is one piece"
+        )
+    return words(b"JSON.MERGE", key, b"$", _text({name: member}))
+
+
+def _text(document: Any) -> bytes:
+    """As JSON: raises ValueError for NaN and the infinities, which are none."""
+    import json
+
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        return text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair: JSON has it as \ud83d alone
+        return json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _path(name: bytes) -> bytes:
@@ -114,7 +154,20 @@ def _first(answer: Answer) -> Any:
     return reply
 
 
-def _document(text: bytes) -> Any:
-    import json
+@cache
+def _reader() -> Callable[[bytes], Any]:
+    """What makes a document of its text: as json.loads does, in less than half the time for small ones."""
+    import json  # where it is used: most keyspaces hold no documents
 
-    return json.loads(text)
+    raw_decode = json.JSONDecoder().raw_decode
+
+    def document(text: bytes) -> Any:
+        try:
+            found, end = raw_decode(decoded := str(text, "utf-8"))
+            if end == len(decoded):
+                return found
+        except ValueError:
+            pass
+        return json.loads(text)  # with spaces around it, or an error that says what is wrong
+
+    return document

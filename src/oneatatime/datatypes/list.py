@@ -9,12 +9,15 @@ from .._request import Burst, Reply, ReplyError, ReplyTooBig, command, for_each
 from .._resp import ARRAY
 from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, odd_reply
 from ._scanned import FIRST_COUNT, next_count
+from ._written import added
 
 
 class List(Datatype):
     """Read by LRANGE of one element more than the limit, so that its reply tells whether it was all."""
 
     name = "list"
+    forms = (list, tuple)
+    writer = b"RPUSH"
     command = "LRANGE"
     watched = True  # elements have no identity: pushes and pops shift what an index means
 
@@ -55,6 +58,11 @@ class List(Datatype):
                 return
             start += len(parts)
             count = next_count(count, len(parts), answer.size, chunk)
+
+    def written(
+        self, key: bytes, value: Any, details: Any, *, first: bool = True, last: bool = True
+    ) -> Burst:
+        return added(b"RPUSH", key, list(value))
 
     def weight(self, value: Any) -> int:
         return sum(map(len, value))

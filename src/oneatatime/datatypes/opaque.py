@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 from .._record import Opaque
-from .._request import Burst, Reply, ReplyError, command
-from ._datatype import Datatype, OddRows, Steps, Text, odd_reply
+from .._request import Burst, Reply, ReplyError, command, for_each
+from ._datatype import Datatype, Odd, OddRows, Steps, Text, odd_reply
+from ._written import words
 
 
 class OpaqueType(Datatype):
@@ -16,6 +18,10 @@ class OpaqueType(Datatype):
     command = "DUMP"
     bounded = False
     plain = True
+    writer = b"RESTORE"
+    replaces = True
+    grows = False
+    one_command = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -45,6 +51,12 @@ class OpaqueType(Datatype):
         dump = dump or b""
         yield [dump[start : start + chunk] for start in range(0, len(dump), chunk)], None
 
+    def written(
+        self, key: bytes, value: Any, details: Any, *, first: bool = True, last: bool = True
+    ) -> Burst:
+        dump = getattr(value, "dump", value)
+        return words(b"RESTORE", key, b"0", dump, b"REPLACE")
+
     def weight(self, value: Any) -> int:
         return len(value.dump)
 
@@ -53,3 +65,30 @@ class OpaqueType(Datatype):
 
     def decoded_parts(self, parts: list[Any], text: Text) -> list[Any]:
         return parts
+
+
+class AnyDump(OpaqueType):
+    """A value of whatever type, as DUMP gives it: `dump=True`."""
+
+    mixed = True
+
+    def __init__(self) -> None:
+        super().__init__("dump")
+
+    def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
+        return for_each((b"DUMP",), keys) + for_each((b"TYPE",), keys)
+
+    def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
+        dumps, kinds = replies[: len(replies) // 2], replies[len(replies) // 2 :]
+        one = kinds[0]
+        alike = one.__class__ is bytes and one != b"none" and kinds.count(one) == len(kinds)
+        if alike and {bytes}.issuperset(map(type, dumps)):
+            return list(map(Opaque, repeat(one.decode("utf-8", "replace")), dumps))
+        values: list[Any] = []
+        for dump, kind in zip(dumps, kinds):
+            if dump.__class__ is bytes and kind.__class__ is bytes and kind != b"none":
+                values.append(Opaque(kind.decode("utf-8", "replace"), dump))
+            else:
+                odd[len(values)] = Odd.GONE if dump is None else odd_reply(dump)
+                values.append(None)
+        return values

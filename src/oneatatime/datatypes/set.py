@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._request import Burst, Reply, for_each
+from .._request import Burst, Reply
 from .._resp import ARRAY, size_of
 from ._datatype import WHOLE, Datatype, OddRows, Steps, Text
-from ._scanned import odd_scan, scanned
+from ._scanned import from_the_start, odd_scan, scanned
+from ._written import added
 
 
 class Set(Datatype):
     """Read by SSCAN, which tells by its cursor whether it was all."""
 
     name = "set"
+    forms = (set, frozenset, list)
+    writer = b"SADD"
     command = "SSCAN"
 
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
-        return for_each((b"SSCAN",), keys, (b"0", b"COUNT", limit))
+        return from_the_start(b"SSCAN", keys, limit)
 
     def take(self, replies: list[Reply], limit: int, odd: OddRows) -> list[Any]:
         values: list[Any] = []
@@ -43,6 +46,11 @@ class Set(Datatype):
 
     def assembled(self, parts: list[Any]) -> Any:
         return set(parts)
+
+    def written(
+        self, key: bytes, value: Any, details: Any, *, first: bool = True, last: bool = True
+    ) -> Burst:
+        return added(b"SADD", key, list(value))
 
     def weight(self, value: Any) -> int:
         return sum(map(len, value))

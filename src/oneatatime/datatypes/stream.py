@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .._record import RepeatedFields
+from .._record import Pending, RepeatedFields, mapped_pending
 from .._request import Burst, Reply, ReplyError, ReplyTooBig, command, for_each
 from .._resp import ARRAY, fields
 from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, nonsense, odd_reply, pairs
+from ._rebuilt import rebuilt
 from ._scanned import FIRST_COUNT, next_count
 
 
@@ -20,6 +21,9 @@ class StreamLog(Datatype):
     """
 
     name = "stream"
+    forms = (list,)
+    writer = b"XADD"
+    one_command = False
     command = "XRANGE"
 
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
@@ -84,6 +88,11 @@ class StreamLog(Datatype):
             start = b"(" + reply[-1][0]
             count = next_count(count, len(parts), answer.size, chunk)
 
+    def written(
+        self, key: bytes, value: Any, details: Any, *, first: bool = True, last: bool = True
+    ) -> Burst:
+        return rebuilt(key, value, details, first=first, last=last)
+
     def weight(self, value: Any) -> int:
         return sum([len(word) for _, fields in value for word in (*fields, *fields.values())])
 
@@ -91,7 +100,7 @@ class StreamLog(Datatype):
         return [(text(entry), _decoded_fields(fields, text)) for entry, fields in value]
 
     def decoded_parts(self, parts: list[Any], text: Text) -> list[Any]:
-        return self.decoded(parts, text)  # type: ignore[no-any-return]
+        return [_decoded_part(part, text) for part in parts]
 
 
 def _entries(reply: list[Any]) -> list[Any]:
@@ -107,6 +116,13 @@ def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
         raise ValueError(f"{len(flat)} elements are no pairs")
     found = fields(flat)
     return found if 2 * len(found) == len(flat) else RepeatedFields(list(pairs(flat)))
+
+
+def _decoded_part(part: Any, text: Text) -> Any:
+    if isinstance(part, Pending):
+        return mapped_pending(part, text)
+    entry, fields = part
+    return text(entry), _decoded_fields(fields, text)
 
 
 def _decoded_fields(fields: dict[bytes, bytes], text: Text) -> dict[Any, Any]:

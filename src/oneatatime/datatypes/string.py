@@ -9,6 +9,7 @@ from .._options import KiB
 from .._request import Burst, Reply, ReplyError, command, for_each, one_for_all
 from .._resp import ARRAY
 from ._datatype import Datatype, Odd, OddRows, Steps, Text, odd_reply
+from ._written import words
 
 SMALL = 64 * KiB
 """Bytes of a string that a careful read asks for."""
@@ -25,6 +26,10 @@ class String(Datatype):
     command = "GET"
     watched = True
     plain = True
+    has_elements = False
+    forms = (bytes,)
+    writer = b"SET"
+    replaces = True
 
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
         return for_each((b"GETRANGE",), keys, (b"0", SMALL - 1))
@@ -91,6 +96,11 @@ class String(Datatype):
 
     def assembled(self, parts: list[Any]) -> Any:
         return b"".join(parts)
+
+    def written(
+        self, key: bytes, value: Any, details: Any, *, first: bool = True, last: bool = True
+    ) -> Burst:
+        return words(b"SET" if first else b"APPEND", key, value)
 
     def weight(self, value: Any) -> int:
         return len(value)

@@ -9,12 +9,15 @@ from .._request import Burst, Reply, for_each
 from .._resp import ARRAY
 from ._datatype import WHOLE, Datatype, Odd, OddRows, Steps, Text, nonsense, odd_reply, pairs
 from ._scanned import scanned
+from ._written import added
 
 
 class SortedSet(Datatype):
     """Read by ZRANGE of one member more than the limit; in parts by ZSCAN, because ranks shift."""
 
     name = "zset"
+    forms = (list,)
+    writer = b"ZADD"
     command = "ZRANGE"
 
     def ask(self, keys: Sequence[bytes], limit: int) -> Burst:
@@ -52,6 +55,14 @@ class SortedSet(Datatype):
     def assembled(self, parts: list[Any]) -> Any:
         return sorted(dict(parts).items(), key=lambda pair: (pair[1], pair[0]))
 
+    def written(
+        self, key: bytes, value: Any, details: Any, *, first: bool = True, last: bool = True
+    ) -> Burst:
+        return added(b"ZADD", key, _words(value), 2)
+
+    def written_each(self, keys: Sequence[bytes], values: Sequence[Any]) -> Burst:
+        return super().written_each(keys, [_words(value) for value in values])
+
     def weight(self, value: Any) -> int:
         return sum([len(member) for member, _ in value])
 
@@ -64,6 +75,11 @@ class SortedSet(Datatype):
 
 def _scored(scored: Iterable[Any]) -> list[Any]:
     return [(member, float(score)) for member, score in scored]
+
+
+def _words(value: Iterable[tuple[bytes, float]]) -> list[bytes]:
+    """Score and member in turn: `repr` of a double is the shortest text that is read as the same one."""
+    return [word for member, score in value for word in (repr(float(score)).encode(), member)]
 
 
 def _flat(flat: list[Any]) -> list[Any]:

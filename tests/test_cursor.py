@@ -13,9 +13,14 @@ from hypothesis import strategies as st
 
 import oneatatime
 from oneatatime import Options, ProtocolViolation
+from oneatatime._cursor import (
+    POSITIONS,
+    Range,
+    cut,
+    position,
+)
 from oneatatime._options import Selection
-from oneatatime._partition import POSITIONS, Partition, plan, position
-from oneatatime._scan import Border, Scan
+from oneatatime._scan import Border, Disordered, Scan
 from tests.fake import as_array
 from tests.servers import Server
 
@@ -42,7 +47,7 @@ def test_the_servers_next_cursor_stands_further_on(cursor: int, bits: int) -> No
 
 @given(st.integers(1, 1000))
 def test_ranges_cover_every_position_once(ranges: int) -> None:
-    partitions = plan(ranges)
+    partitions = cut(Range(), ranges)
     assert len(partitions) == ranges
     assert (partitions[0].start, partitions[-1].end) == (0, POSITIONS)
     assert all(one.end == following.start for one, following in itertools.pairwise(partitions))
@@ -142,9 +147,9 @@ async def test_a_key_overwritten_all_the_time_is_delivered(server: Server) -> No
 # The SCAN calls of one range, by hand
 
 
-def scan(partition: Partition | None = None, border: Border | None = None) -> Scan:
+def scan(partition: Range | None = None, border: Border | None = None) -> Scan:
     border = border or Border()
-    return Scan(partition or Partition(), Selection(), 10, before=border, after=border, node="here")
+    return Scan(partition or Range(), Selection(), 10, before=border, after=border, node="here")
 
 
 def cursor_at(fraction: float) -> bytes:
@@ -152,52 +157,52 @@ def cursor_at(fraction: float) -> bytes:
 
 
 def test_a_range_is_asked_for_from_its_start_to_its_end() -> None:
-    first, second = plan(2)
+    first, second = cut(Range(), 2)
     one = scan(second)
     assert one.request().payload == b"*4\r\n$4\r\nSCAN\r\n$1\r\n1\r\n$5\r\nCOUNT\r\n$2\r\n10\r\n"
-    assert one.take(as_array([cursor_at(0.75), [b"a"]])) == [b"a"]
+    assert one.take([as_array([cursor_at(0.75), [b"a"]])]) == [b"a"]
     assert (one.finished, one.done) == (False, POSITIONS // 4)
-    assert one.take(as_array([b"0", [b"b"]])) == [b"b"]
+    assert one.take([as_array([b"0", [b"b"]])]) == [b"b"]
     assert (one.finished, one.done) == (True, POSITIONS // 2)
     other = scan(first)
-    other.take(as_array([cursor_at(0.25), []]))
+    other.take([as_array([cursor_at(0.25), []])])
     assert (other.finished, other.done) == (False, POSITIONS // 4)
-    other.take(as_array([cursor_at(0.6), []]))
+    other.take([as_array([cursor_at(0.6), []])])
     assert (other.finished, other.done) == (True, POSITIONS // 2)
 
 
 def test_what_two_ranges_see_at_their_border_comes_once() -> None:
     border = Border()
-    first, second = (scan(partition, border) for partition in plan(2))
-    assert second.take(as_array([cursor_at(0.75), [b"c", b"d"]])) == [b"c", b"d"]
-    assert first.take(as_array([cursor_at(0.3), [b"a"]])) == [b"a"]
-    assert first.take(as_array([cursor_at(0.6), [b"b", b"c"]])) == [b"b"]
-    assert second.take(as_array([b"0", [b"d", b"e"]])) == [b"e"]
+    first, second = (scan(partition, border) for partition in cut(Range(), 2))
+    assert second.take([as_array([cursor_at(0.75), [b"c", b"d"]])]) == [b"c", b"d"]
+    assert first.take([as_array([cursor_at(0.3), [b"a"]])]) == [b"a"]
+    assert first.take([as_array([cursor_at(0.6), [b"b", b"c"]])]) == [b"b"]
+    assert second.take([as_array([b"0", [b"d", b"e"]])]) == [b"e"]
 
 
 def test_a_page_at_both_edges_of_its_range_is_kept() -> None:
     """A range so narrow that one page spans it once claimed its keys twice, and lost them."""
-    middle = scan(plan(5)[2])
-    assert middle.take(as_array([cursor_at(0.9), [b"a", b"b"]])) == [b"a", b"b"]
+    middle = scan(cut(Range(), 5)[2])
+    assert middle.take([as_array([cursor_at(0.9), [b"a", b"b"]])]) == [b"a", b"b"]
     assert middle.finished
 
 
 def test_a_range_that_is_split_leaves_nothing_out_and_gives_nothing_twice() -> None:
     one = scan()
-    assert one.take(as_array([cursor_at(0.25), [b"a"]])) == [b"a"]
+    assert one.take([as_array([cursor_at(0.25), [b"a"]])]) == [b"a"]
     other = one.split()
-    assert one.partition == Partition(0, POSITIONS * 5 // 8)
-    assert other.partition == Partition(POSITIONS * 5 // 8, POSITIONS)
-    assert other.take(as_array([cursor_at(0.7), [b"c"]])) == [b"c"]
-    assert one.take(as_array([cursor_at(0.65), [b"b", b"c"]])) == [b"b"]  # under way at the split
-    assert other.take(as_array([b"0", [b"d"]])) == [b"d"]
+    assert one.range == Range(0, POSITIONS * 5 // 8)
+    assert other.range == Range(POSITIONS * 5 // 8, POSITIONS)
+    assert other.take([as_array([cursor_at(0.7), [b"c"]])]) == [b"c"]
+    assert one.take([as_array([cursor_at(0.65), [b"b", b"c"]])]) == [b"b"]  # under way at the split
+    assert other.take([as_array([b"0", [b"d"]])]) == [b"d"]
     assert (one.finished, other.finished) == (True, True)
     assert one.done + other.done == POSITIONS
 
 
 def test_an_empty_page_is_not_the_end() -> None:
     one = scan()
-    assert one.take(as_array([cursor_at(0.5), []])) == []
+    assert one.take([as_array([cursor_at(0.5), []])]) == []
     assert not one.finished
 
 
@@ -208,21 +213,21 @@ def test_an_empty_page_is_not_the_end() -> None:
 )
 def test_a_reply_that_no_scan_gives_is_refused(reply: object) -> None:
     with pytest.raises(ProtocolViolation, match="SCAN"):
-        scan().take(reply)
+        scan().take([reply])
     with pytest.raises(ProtocolViolation):
-        scan().take(as_array([b"%d" % POSITIONS, []]))
+        scan().take([as_array([b"%d" % POSITIONS, []])])
 
 
 def test_a_cursor_that_goes_back_ends_a_range_with_an_error_and_not_in_silence() -> None:
-    one = scan(plan(2)[1])
-    one.take(as_array([cursor_at(0.9), [b"a"]]))
-    with pytest.raises(ProtocolViolation, match="ranges=1"):
-        one.take(as_array([cursor_at(0.8), [b"b"]]))
+    one = scan(cut(Range(), 2)[1])
+    one.take([as_array([cursor_at(0.9), [b"a"]])])
+    with pytest.raises(Disordered, match="cannot be cut into ranges"):
+        one.take([as_array([cursor_at(0.8), [b"b"]])])
 
 
 def test_a_whole_database_may_have_cursors_in_any_order_but_not_in_a_circle() -> None:
     one = scan()
-    assert one.take(as_array([cursor_at(0.9), [b"a"]])) == [b"a"]
-    assert one.take(as_array([cursor_at(0.2), [b"b"]])) == [b"b"]
+    assert one.take([as_array([cursor_at(0.9), [b"a"]])]) == [b"a"]
+    assert one.take([as_array([cursor_at(0.2), [b"b"]])]) == [b"b"]
     with pytest.raises(ProtocolViolation, match="circle"):
-        one.take(as_array([cursor_at(0.2), []]))
+        one.take([as_array([cursor_at(0.2), []])])

@@ -1,1 +1,0 @@
-"""Where records are written: one room a format."""
