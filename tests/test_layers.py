@@ -155,7 +155,7 @@ ONLY_IN = {
     "an event loop": ({"asyncio.run", ".new_event_loop", "asyncio.Runner"}, {"_blocking.py", "cli/"}),
     "print": ({"print()", "sys.stdout", "sys.stderr", "click.echo"}, {"cli/"}),
     "exit codes": ({"sys.exit", "exit()", "quit()", "os._exit"}, {"cli/", "server.py"}),
-    "the environment": ({"os.environ", "os.getenv", "os.putenv"}, {"cli/", "server.py"}),
+    "the environment": ({"os.environ", "os.getenv", "os.putenv"}, {"cli/", "server.py", "_secret.py"}),
     "processes": ({"subprocess", ".create_subprocess_exec", "os.fork"}, {"cli/", "server.py"}),
     "click": ({"click"}, {"cli/"}),
 }
