@@ -22,6 +22,8 @@ from ._survey import count, keys_of_databases, mode_of
 from ._work import Work
 
 _MOST = 100_000
+_LEAST = 16
+_KEYS_EACH = 500_000
 _TRIED_PAGES = 4  # of SCAN, to see how a server's cursors move
 _TRIED_COUNT = 1000
 _ASKED_AT_ONCE = 512  # slots
@@ -32,7 +34,7 @@ _CELLS = 64  # of a partition, at most: how even the cut is
 
 def plan(
     source: object,
-    partitions: int,
+    partitions: int | None = None,
     *,
     db: int | str | None = None,
     secret: Secret | None = None,
@@ -40,8 +42,9 @@ def plan(
 ) -> list[Partition]:
     """Disjoint partitions of a deployment that together hold every key.
 
-    `source` is as for `stream`, `partitions` how many there shall be: there are fewer where the keyspace
-    cannot be cut so often (into less than 32 keys), one where its cursors are the server's own affair.
+    `source` is as for `stream`, `partitions` how many there shall be; None: one for each 500,000 keys, and 16
+    at least. There are fewer where the keyspace cannot be cut so often (into less than 32 keys), one where
+    its cursors are the server's own affair.
     On a server where nothing changes, each key is in exactly one; where keys are written meanwhile, a few at
     the borders may come in two. `db` is a database's number, or "all": then the small ones may share a
     partition, and there may be a few more of these. In a cluster they have about as many keys each.
@@ -65,15 +68,16 @@ def plan(
 
 async def aplan(
     source: object,
-    partitions: int,
+    partitions: int | None = None,
     *,
     db: int | str | None = None,
     secret: Secret | None = None,
     options: Options | None = None,
 ) -> list[Partition]:
     """The same as a coroutine."""
-    if not isinstance(partitions, int) or isinstance(partitions, bool) or not 0 < partitions <= _MOST:
-        raise InvalidInput(f"partitions={partitions!r} must be a number from 1 to {_MOST:,}")
+    if partitions is not None:
+        if not isinstance(partitions, int) or isinstance(partitions, bool) or not 0 < partitions <= _MOST:
+            raise InvalidInput(f"partitions={partitions!r} must be a number from 1 to {_MOST:,}")
     if isinstance(db, str) and db != "all":
         raise InvalidInput(f'db={db!r} must be the number of a database, or "all"')
     deployment = Deployment.of(source, db=None if isinstance(db, str) else db)
@@ -98,7 +102,7 @@ class _Cut(NamedTuple):
     dbs: tuple[int, ...] | None = None
 
 
-async def _found(work: Work, partitions: int) -> list[_Cut]:
+async def _found(work: Work, partitions: int | None) -> list[_Cut]:
     if work.deployment.kind == "cluster":
         return await _of_cluster(work, partitions)
     if work.options.read_from == "replica":
@@ -122,18 +126,25 @@ async def _found(work: Work, partitions: int) -> list[_Cut]:
 # One server
 
 
-async def _of_server(work: Work, session: Session, node: Node, partitions: int) -> list[_Cut]:
+async def _of_server(work: Work, session: Session, node: Node, partitions: int | None) -> list[_Cut]:
     identity = await session.identify()
     if identity.own_cursors or not await _is_ordered(session, node):
         partitions = 1
     if work.selection.all_dbs:
-        found = _cut_databases(await keys_of_databases(session.connection), partitions)
+        counts = await keys_of_databases(session.connection)
+        found = _cut_databases(counts, partitions or _enough(sum(filter(None, counts.values()))))
     else:
-        found = [_Cut(*one) for one in _cut_on_grid(Range(), await count(session.connection), partitions)]
+        keys = await count(session.connection)
+        found = [_Cut(*one) for one in _cut_on_grid(Range(), keys, partitions or _enough(keys))]
     if identity.run_id is None and any(one.end - one.start < POSITIONS for one in found):
         text = "partitions of one server need its run id: allow the user +info, or make one partition"
         raise PermissionDenied(text, node=node.name, command="INFO")
     return [one._replace(run_id=identity.run_id) for one in found]
+
+
+def _enough(keys: int | None) -> int:
+    """How many partitions are right for so many keys, where nobody says it."""
+    return min(_MOST, max(_LEAST, -(-(keys or 0) // _KEYS_EACH)))
 
 
 def _cut_on_grid(whole: Range, keys: int | None, pieces: int) -> list[Range]:
@@ -193,7 +204,7 @@ async def _is_ordered(session: Session, node: Node) -> bool:
 # Clusters
 
 
-async def _of_cluster(work: Work, partitions: int) -> list[_Cut]:
+async def _of_cluster(work: Work, partitions: int | None) -> list[_Cut]:
     from ._discovery import ClusterMap
 
     found = ClusterMap(work)
@@ -213,6 +224,7 @@ async def _of_cluster(work: Work, partitions: int) -> list[_Cut]:
                     ids[slot] = identity
         finally:
             session.abort()
+    partitions = partitions or _enough(sum(keys) - SLOTS)
     return [_Cut(*one, slots, run_id) for one, slots, run_id in _cut_evenly(keys, partitions, ids)]
 
 
