@@ -75,9 +75,8 @@ async def aplan(
     options: Options | None = None,
 ) -> list[Partition]:
     """The same as a coroutine."""
-    if partitions is not None:
-        if not isinstance(partitions, int) or isinstance(partitions, bool) or not 0 < partitions <= _MOST:
-            raise InvalidInput(f"partitions={partitions!r} must be a number from 1 to {_MOST:,}")
+    if partitions is not None and (partitions.__class__ is not int or not 0 < partitions <= _MOST):
+        raise InvalidInput(f"partitions={partitions!r} must be a number from 1 to {_MOST:,}")
     if isinstance(db, str) and db != "all":
         raise InvalidInput(f'db={db!r} must be the number of a database, or "all"')
     deployment = Deployment.of(source, db=None if isinstance(db, str) else db)
