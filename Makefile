@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-python check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster servers clean
+.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster servers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -20,6 +20,10 @@ test: $(VENV)/.test
 AS_COMPILED := clusters server_facts chaos reading_failures reading_replicas export import cli_import store lossless guides
 test-python: $(VENV)/.test
 	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n auto tests $(AS_COMPILED:%=--ignore tests/test_%.py)
+
+# Those that failed in the last run, one after the other: with nobody beside them, on a machine that is shared.
+test-failed: $(VENV)/.test
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none tests
 
 check: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -161,7 +161,7 @@ ONLY_IN = {
     ),
     "print": ({"print()", "sys.stdout", "sys.stderr", "click.echo"}, {"cli/"}),
     "exit codes": ({"sys.exit", "exit()", "quit()", "os._exit"}, {"cli/", "server.py", "_in_child.py"}),
-    "the environment": ({"os.environ", "os.getenv", "os.putenv"}, {"cli/", "server.py"}),
+    "the environment": ({"os.environ", "os.getenv", "os.putenv"}, {"cli/", "server.py", "_secret.py"}),
     "processes": (
         {"subprocess", "multiprocessing", ".create_subprocess_exec", ".subprocess_exec", "os.fork"},
         {"_child.py", "cli/", "server.py"},

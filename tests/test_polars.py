@@ -107,13 +107,13 @@ def test_a_head_ends_the_scan(filled: Server) -> None:
 @pytest.fixture
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scans give their rows in order of the keys, which no scan has by itself."""
-    for name in ("_frames", "_key_frames"):
-        found = getattr(oneatatime._polars, name)  # type: ignore[attr-defined]
+    found = oneatatime._polars._frames  # type: ignore[attr-defined]
 
-        def ordered(*args: Any, found: Any = found) -> Any:
-            yield from pl.concat(list(found(*args))).sort("key").iter_slices(70)
+    def ordered(*args: Any) -> Any:
+        *rest, needed = args
+        yield from pl.concat(list(found(*rest, needed | {"key"}))).sort("key").iter_slices(70)
 
-        monkeypatch.setattr(oneatatime._polars, name, ordered)  # type: ignore[attr-defined]
+    monkeypatch.setattr(oneatatime._polars, "_frames", ordered)  # type: ignore[attr-defined]
 
 
 _AGED = {

@@ -103,6 +103,7 @@ def what_of(selection: Selection, db: int, partition: Partition | None) -> Json:
     if partition is not None:
         what["partition"] = [partition.index, partition.of, str(partition.start), str(partition.end)]
         what["partition"].append(None if partition.slots is None else _slots_to_json(partition.slots))
+        what["partition"].append(None if partition.dbs is None else list(partition.dbs))
     return what
 
 

@@ -6,15 +6,16 @@ table may be read twice or joined with itself. A consumer that stops early ends 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable, Iterator, Mapping
 from contextlib import aclosing, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
 from ._blocking import iterate
 from ._errors import InvalidInput
-from ._options import LOSSLESS, MiB, Options, Selection
+from ._options import CORE_TYPES, LOSSLESS, MiB, Options, Selection
 from ._pieces import whole_and_pieces
 from ._record import Batch
 from .formats._gather import Gatherer
@@ -24,6 +25,7 @@ from .formats._schema import UNFIT, arrow
 from .formats._table import Inference
 
 _ROWS = 64 * 1024
+_KEYS = 8192  # of a batch where nothing but keys is asked for
 _BYTES = 8 * MiB
 
 
@@ -89,14 +91,60 @@ class ArrowStream:
     def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
         return self.reader().__arrow_c_stream__(requested_schema)
 
-    def reader(self) -> Any:
-        """A new scan, as a pyarrow.RecordBatchReader."""
+    def reader(self, columns: Iterable[str] | None = None) -> Any:
+        """A new scan, as a pyarrow.RecordBatchReader; of the columns only these, in their order.
+
+        What they do not need is not read: fields of hashes, and where `key` is all that is wanted (or `type`,
+        of a stream of one type), any value. Then each key is one row, big values too.
+        """
         if isinstance(self._asked.selection.keys, Iterator | AsyncIterator):
             raise InvalidInput(
                 "keys= can be run through only once, and a frame is scanned anew each time: give a list"
             )
-        layout = self._layout()
-        return arrow().RecordBatchReader.from_batches(layout.schema, _tables(self._changed(), layout))
+        pa, whole = arrow(), self.schema
+        wanted = whole.names if columns is None else list(columns)
+        if unknown := [name for name in wanted if name not in whole.names]:
+            raise InvalidInput(f"there is no column {unknown[0]!r}: there are {', '.join(whole.names)}")
+        schema = pa.schema([whole.field(name) for name in wanted], whole.metadata)
+        if columns is not None and not self._rows.flatten and set(wanted) <= self._known_of_keys():
+            return pa.RecordBatchReader.from_batches(schema, self._of_keys(schema))
+        table = self._with_fields(wanted)
+        rows = _tables(table._changed(), table._layout())
+        if columns is not None:
+            rows = _selected(rows, wanted)
+        return pa.RecordBatchReader.from_batches(schema, rows)
+
+    def _with_fields(self, wanted: list[str]) -> ArrowStream:
+        """The same, of hashes only the fields that are wanted."""
+        if self._rows.columns is None:
+            return self
+        fields = {name: kind for name, kind in self._columns.items() if name in wanted}
+        return ArrowStream(self._asked, replace(self._rows, columns=fields or dict(self._columns)))
+
+    def _known_of_keys(self) -> set[str]:
+        """The columns that are known without a look at any value."""
+        return {"key"} if self._one_type is None else {"key", "type"}
+
+    @property
+    def _types(self) -> tuple[str, ...]:
+        hashes = () if self._rows.columns is None else ("hash",)
+        return self._asked.selection.types or hashes
+
+    @property
+    def _one_type(self) -> str | None:
+        """The one type that all keys have, if that is so."""
+        return self._types[0] if len(self._types) == 1 and self._types[0] in CORE_TYPES else None
+
+    def _of_keys(self, schema: Any) -> Generator[Any, None, None]:
+        pa, kind = arrow(), self._one_type
+        with self._asked.begin(types=self._types, metadata=()) as stream:
+            keys = iter(stream.keys())
+            while some := list(itertools.islice(keys, _KEYS)):
+                known = {"key": some, "type": [kind] * len(some) if "type" in schema.names else None}
+                columns = [pa.array(known[field.name], field.type) for field in schema]
+                rows = pa.nulls(len(some))  # of no columns, too, it is known how many there are
+                table = pa.RecordBatch.from_arrays([rows, *columns], ["", *schema.names])
+                yield table.select(schema.names).replace_schema_metadata(schema.metadata)
 
     def _changed(self) -> _Scan:
         return _Scan(self._asked, self._changes(), replacing=self._name == "records")
@@ -206,6 +254,12 @@ def _tables(scan: _Scan, layout: Layout) -> Generator[Any, None, None]:
         yield from _put_together([*waiting, *gatherer.rest()])
     finally:
         batches.close()
+
+
+def _selected(tables: Generator[Any, None, None], names: list[str]) -> Generator[Any, None, None]:
+    with closing(tables):
+        for table in tables:
+            yield table.select(names)
 
 
 def _put_together(waiting: list[Any]) -> list[Any]:

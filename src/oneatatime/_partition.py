@@ -17,9 +17,11 @@ class Partition:
     it is a range of cursors, and means something to one server process only: after a restart or a
     failover the plan must be made anew, and reading it raises `Incomplete`. In a cluster it is a set of
     slots, and stays true whatever happens; only the piece of a slot that was too big for one
-    partition is bound to the process as well.
+    partition is bound to the process as well. `dbs` are the databases that it is of, where that is not the
+    one that the source names, nor all that there will be.
 
-    Like the source it was made of, it holds what is needed to log in: send it to nobody else.
+    Like the source it was made of, it holds what is needed to log in: send it to nobody else. Made with
+    `plan(..., secret=)` it holds nothing secret, and whoever reads it finds the password where it runs.
     """
 
     deployment: Deployment
@@ -30,6 +32,7 @@ class Partition:
     slots: int | None = None
     run_id: str | None = None
     all_dbs: bool = False
+    dbs: tuple[int, ...] | None = None
 
     @property
     def range(self) -> Range:
@@ -38,4 +41,6 @@ class Partition:
 
     def __repr__(self) -> str:
         what = named(self.slots) if self.slots is not None else f"{(self.end - self.start) / POSITIONS:.1%}"
+        if self.dbs is not None:
+            what += f" of database{'s' * (len(self.dbs) > 1)} {', '.join(map(str, self.dbs))}"
         return f"<Partition {self.index + 1} of {self.of} of {self.deployment.name}: {what}>"

@@ -7,7 +7,6 @@ What of a filter is not understood here is not an error: polars then filters by 
 from __future__ import annotations
 
 import io
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -18,7 +17,6 @@ from ._frames import ArrowStream
 from ._options import CORE_TYPES, MODULE_TYPES
 from ._stream import stream
 
-_KEYS = 8192  # of a batch where nothing but keys is asked for
 _SPECIAL = b"*?[]^\\"
 _ONE_OF_ITS_KIND = ("match", "keys", "unique", "resume")
 
@@ -58,8 +56,6 @@ def polars_scan(
         needed = {*wanted, *(predicate.meta.root_names() if predicate is not None and not exact else ())}
         if asked is None:
             found: Iterable[Any] = ()
-        elif not flatten and needed <= _known_of_keys(only := _only_type({**arguments, **asked}, table)):
-            found = _key_frames(source, {**arguments, **asked}, table, only)
         else:
             found = _frames(source, {**arguments, **asked}, flatten, table, needed)
         return _answered(found, None if exact else predicate, wanted, rows)
@@ -78,36 +74,10 @@ def _polars() -> Any:
 def _frames(
     source: object, arguments: dict[str, Any], flatten: bool, table: ArrowStream, needed: set[str]
 ) -> Iterator[Any]:
-    columns = table.columns
-    if columns is not None:
-        columns = {name: kind for name, kind in columns.items() if name in needed}
-    with closing(stream(source, **arguments).arrow(flatten=flatten, columns=columns).reader()) as reader:
+    narrowed = stream(source, **arguments).arrow(flatten=flatten, columns=table.columns)
+    with closing(narrowed.reader([name for name in table.schema.names if name in needed])) as reader:
         for batch in reader:
             yield _polars().DataFrame(batch)
-
-
-def _only_type(arguments: Mapping[str, Any], table: ArrowStream) -> str | None:
-    """The one type that all keys have, if that is so."""
-    types = arguments.get("types") or (() if table.columns is None else "hash")
-    several = [types] if isinstance(types, str) else list(types)
-    return several[0] if len(several) == 1 and several[0] in CORE_TYPES else None
-
-
-def _known_of_keys(only: str | None) -> set[str]:
-    """The columns that are known without a look at any value."""
-    return {"key"} if only is None else {"key", "type"}
-
-
-def _key_frames(
-    source: object, arguments: dict[str, Any], table: ArrowStream, only: str | None
-) -> Iterator[Any]:
-    pl = _polars()
-    kind = pl.DataFrame(table.schema.empty_table()).schema["key"]
-    with stream(source, **{**arguments, "types": only or arguments.get("types")}) as found:
-        keys = iter(found.keys())
-        while some := list(itertools.islice(keys, _KEYS)):
-            frame = pl.DataFrame({"key": some}, schema={"key": kind})
-            yield frame if only is None else frame.with_columns(type=pl.lit(only))
 
 
 def _answered(found: Iterable[Any], predicate: Any, wanted: list[str], rows: int | None) -> Iterator[Any]:

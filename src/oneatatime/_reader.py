@@ -14,22 +14,20 @@ from ._checkpoint import Checkpoint, Json, Progress, what_of
 from ._connection import Connection
 from ._cursor import Range
 from ._endpoint import Endpoint
-from ._errors import InvalidInput, PermissionDenied, ServerFailure, ServerLoading, Unreachable
+from ._errors import InvalidInput, ServerLoading, Unreachable
 from ._node import Node, Outage
 from ._partition import Partition
-from ._session import Session, info
+from ._session import Session
 from ._single import Database
 from ._slot import ALL_SLOTS
 from ._source import KeySource
-from ._survey import count, mode_of
+from ._survey import keys_of_databases, mode_of
 from ._work import Spawn, Work
 
 if TYPE_CHECKING:
     from ._cluster import Cluster
 
 log = logging.getLogger("oneatatime")
-
-_MOST_DATABASES = 16_384  # asked for one by one, where INFO does not tell which there are
 
 
 class Reader:
@@ -108,7 +106,7 @@ class Reader:
             identity = await session.identify()
             ids = [identity.run_id] if identity.run_id else []
             self._where = {"kind": "server", "name": deployment.name, "ids": ids}
-            self._databases = await self._list(connection)
+            self._databases = await self._wanted(connection)
         except BaseException:
             session.abort()
             raise
@@ -135,29 +133,18 @@ class Reader:
         for member in self._map.topology.primaries.values():
             session = Session(self._map.endpoint(member), self.work.options, self.work.asides)
             try:
-                found.update(await self._list(await session.open()))
+                found.update(await keys_of_databases(await session.open()))
             finally:
                 session.abort()
         return sorted(found)
 
-    async def _list(self, connection: Connection) -> list[int]:
+    async def _wanted(self, connection: Connection) -> list[int]:
         """The databases that are wanted: the one that the source names, or all that have keys."""
+        if self._partition is not None and self._partition.dbs is not None:
+            return list(self._partition.dbs)
         if not self.work.selection.all_dbs:
             return [self.work.deployment.login.db]
-        try:
-            fields = info(await connection.call(b"INFO", b"keyspace"))
-            return sorted(int(name[2:]) for name in fields if name.startswith("db") and name[2:].isdigit())
-        except (PermissionDenied, ServerFailure) as error:
-            log.debug("INFO keyspace: %s", error)
-        found = []
-        for db in range(_MOST_DATABASES):
-            try:
-                await connection.call(b"SELECT", db)
-            except ServerFailure:
-                break
-            if await count(connection) != 0:
-                found.append(db)
-        return found
+        return sorted(await keys_of_databases(connection))
 
     # Servers
 
@@ -205,7 +192,7 @@ class Reader:
                 part=part,
                 done=[part] if progress.done else list(progress.ranges),
                 run_id=progress.run_id or (self._partition.run_id if self._partition is not None else None),
-                first=self._opened if len(self._databases) == 1 else None,
+                first=None if self.work.selection.all_dbs else self._opened,  # it is in the source's own
             )
             if progress.done:
                 database.over = True

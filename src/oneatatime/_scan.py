@@ -47,16 +47,49 @@ class Border:
         return fresh
 
 
+class Overrun:
+    """What the last call of a partition gave beyond its end, and is not to be delivered twice.
+
+    The call begins before the end and ends behind it, so its keys are of both sides; which of which only the
+    server knows. It is asked again from the end on: what comes there belongs to the next partition, which
+    begins with the same call. That holds only while the server's table has at least as many bits as
+    the end: in a smaller one the first bucket lies on both sides of it, and once the table has grown the next
+    partition would not see all of it. So a reply counts only if the cursor that follows shows so many bits;
+    else its keys may come twice, and none is lost.
+    """
+
+    def __init__(self, keys: list[bytes], end: int, reached: int) -> None:
+        self.keys = keys
+        self.reached = end
+        self._end = end
+        self._behind = reached
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to be asked."""
+        return self.reached >= self._behind or not self.keys
+
+    def leave_out(self, keys: list[bytes], reached: int) -> None:
+        """Takes the keys from `self.reached` up to `reached` for those of the next partition."""
+        if _lowest_bit(reached) <= _lowest_bit(self._end):
+            others = set(keys)
+            self.keys = [key for key in self.keys if key not in others]
+        self.reached = reached if reached > self.reached else POSITIONS
+
+
 class Scan:
     """The SCAN calls over one range: `request` is what to ask, `take` gives a reply's keys.
 
     `in_hand` are the keys of the last page until their values are delivered: what is read again where a
     connection is lost. `settled` is how far the loop has finished with the range; up to `relied` and from
     `relies` on keys were left out because the other side of a border delivers them. `seen` counts the keys
-    that came. `disordered`: its cursors are the server's own affair.
+    that came. `disordered`: its cursors are the server's own affair. `outer` is the end of the partition that
+    the range is of, where others of the same partition are behind it.
     """
 
     layout: Layout = ONE_TABLE
+    table = POSITIONS
+    """Positions of one table: a range that ends within one may have to be trimmed."""
 
     def __init__(
         self,
@@ -66,10 +99,12 @@ class Scan:
         *,
         before: Border | None = None,
         after: Border | None = None,
+        outer: int | None = None,
         node: str,
     ) -> None:
         self.range = part
         self.count = self._most = count
+        self._outer = part.end if outer is None else outer
         self.finished = False
         self.in_hand: list[bytes] = []
         self.settled = self.relied = part.start
@@ -85,8 +120,9 @@ class Scan:
         self._pages = self.seen = 0
         self._filters = selection.match is not None or self.by_type
         self._share = 1.0
-        self._cuts = self.layout is ONE_TABLE and part.end < POSITIONS
-        if self._cuts and after is None:
+        self._overrun: Overrun | None = None
+        self._trims = self._outer % self.table > 0
+        if self._trims:
             self.count = min(count, _FIRST_COUNT)
         self._step = 0.0  # positions for one of COUNT, by the last page
 
@@ -98,7 +134,7 @@ class Scan:
     @property
     def left(self) -> int:
         """How many positions are still to come."""
-        return 0 if self.finished else self.range.end - self.reached
+        return 0 if self.finished or self._overrun is not None else self.range.end - self.reached
 
     def request(self, *, bounded: bool = True) -> Burst:
         """The next call."""
@@ -113,7 +149,9 @@ class Scan:
         """Sets COUNT so that about `keys` keys come: it counts those that the filters leave out too."""
         share = max(self._share, 1 / most) if self._filters else 1.0  # by chance a few buckets are empty
         self.count = max(1, min(most, int(keys / share)))
-        if self._cuts and self._after is None and self._step:
+        if self._overrun is not None:
+            self.count = 1
+        elif self._trims and self._step:
             # what runs over the end of a partition comes in the next one too: its last page ends there
             self.count = max(1, min(self.count, int(self.left / self._step)))
 
@@ -121,7 +159,15 @@ class Scan:
         """Gives away the second half of what is left; what is under way may run over the new end."""
         middle, border = self.reached + self.left // 2, Border()
         rest = Range(middle, self.range.end)
-        other = Scan(rest, self._selection, self._most, before=border, after=self._after, node=self._node)
+        other = Scan(
+            rest,
+            self._selection,
+            self._most,
+            before=border,
+            after=self._after,
+            outer=self._outer,
+            node=self._node,
+        )
         self.range, self._after = Range(self.range.start, middle), border
         return other
 
@@ -135,6 +181,8 @@ class Scan:
         if isinstance(reply, ReplyError):
             raise self._failure(reply)
         cursor, keys = self._checked(reply)
+        if self._overrun is not None:
+            return self._trim(self._overrun, cursor, keys)
         self._pages += 1
         self.seen += len(keys)
         self._share = (self._share + len(keys) / self.count) / 2
@@ -143,6 +191,9 @@ class Scan:
             reached = self._without_order(cursor, keys)
         self._step = (reached - self.reached) / self.count
         keys = self._own(keys, reached)
+        if keys and reached > self._outer and self._trims:
+            self._overruns(keys, reached)
+            return self.in_hand
         self.finished = reached >= self.range.end
         before, self.reached, self._cursor = self.reached, reached, cursor
         self.in_hand = self._unclaimed(keys, before)
@@ -151,6 +202,25 @@ class Scan:
     def _own(self, keys: list[bytes], reached: int) -> list[bytes]:
         """Those of a page's keys that are to be delivered."""
         return keys
+
+    def _overruns(self, keys: list[bytes], reached: int) -> None:
+        """A page ran over the end: a smaller one is asked for; of the smallest what is beyond is left out."""
+        self.in_hand = []
+        self.seen -= len(keys)
+        if self.count == 1:
+            self._overrun = Overrun(keys, self._outer, reached)
+            self._cursor = self.layout.cursor(self._outer)
+        self.count = max(1, int(self.left / self._step))
+
+    def _trim(self, overrun: Overrun, cursor: int, keys: list[bytes]) -> list[bytes]:
+        """Of the page that ran over the end, what is not the next partition's."""
+        overrun.leave_out(keys, self.layout.position(cursor) if cursor else POSITIONS)
+        self._cursor = cursor
+        if not overrun.finished:
+            return self.in_hand
+        before, self.reached, self.finished = self.reached, self._outer, True
+        self.in_hand = self._unclaimed(overrun.keys, before)
+        return self.in_hand
 
     def _unclaimed(self, keys: list[bytes], reached: int) -> list[bytes]:
         before, after, found = self._before, self._after, len(keys)
@@ -221,6 +291,7 @@ class SlotScan(Scan):
     """
 
     layout = TABLE_A_SLOT
+    table = SLOT_WIDTH
 
     def __init__(self, part: Range, slots: int, selection: Selection, count: int, *, node: str) -> None:
         super().__init__(part, selection, count, node=node)
@@ -277,3 +348,7 @@ def _are_words(keys: Any) -> bool:
         return size_of(keys) >= 0
     except TypeError:
         return False
+
+
+def _lowest_bit(place: int) -> int:
+    return place & -place

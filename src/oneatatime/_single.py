@@ -348,7 +348,8 @@ class Database:
         for part in ranges:
             before = border if any(other.end == part.start for other in ranges) else None
             after = border if any(other.start == part.end for other in ranges) else None
-            scans.append(Scan(part, selection, most, before=before, after=after, node=node))
+            outer = next(one.end for one in joined(ranges) if part.start < one.end)
+            scans.append(Scan(part, selection, most, before=before, after=after, outer=outer, node=node))
         return scans
 
     def _restart(self, identity: Identity, why: str, spawn: Spawn) -> None:

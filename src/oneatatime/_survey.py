@@ -17,6 +17,7 @@ _AGAIN = 1.0  # seconds between looks at a server that evicts when it is full, o
 _SLOW = 0.005  # seconds of a turn of the server's loop: what comes in meanwhile waits so long
 _HEADROOM = 0.1  # share of maxmemory that must be free before a reply is asked for that nobody bounds
 _LEAST_HEADROOM = 256 * MiB
+_MOST_DATABASES = 16_384  # asked for one by one, where INFO does not tell which there are
 
 
 @dataclass(eq=False, repr=False)
@@ -77,6 +78,32 @@ async def count(connection: Connection) -> int | None:
     if keys.__class__ is not int:
         raise ProtocolViolation(f"DBSIZE answered {str(keys)[:80]}", node=connection.node, command="DBSIZE")
     return int(keys)
+
+
+async def keys_of_databases(connection: Connection) -> dict[int, int | None]:
+    """How many keys each database has that has any; None where the server does not tell how many."""
+    try:
+        fields = info(await connection.call(b"INFO", b"keyspace"))
+    except (PermissionDenied, ServerFailure) as error:
+        log.debug("INFO keyspace: %s", error)
+    else:
+        told = {name[2:]: words for name, words in fields.items() if name.startswith("db")}
+        return {int(db): _keys_told(words) for db, words in told.items() if db.isdigit()}
+    found = {}
+    for db in range(_MOST_DATABASES):
+        try:
+            await connection.call(b"SELECT", db)
+        except ServerFailure:
+            break
+        if (keys := await count(connection)) != 0:
+            found[db] = keys
+    return found
+
+
+def _keys_told(words: str) -> int | None:
+    """Of `keys=1000,expires=0,...` the first number."""
+    number = words.partition("keys=")[2].partition(",")[0]
+    return int(number) if number.isdigit() else None
 
 
 async def mode_of(connection: Connection) -> str:
