@@ -328,7 +328,7 @@ async def test_a_manifest_that_was_touched_is_refused(
     for bad, message in (
         (text.replace("20000", "20001"), "digest"),
         (text[:-10], "damaged"),
-        ("{}", "no manifest"),
+        ("{}", "is not of an export"),
         (text.replace('"version": 1', '"version": 2'), "version 2"),
     ):
         manifest.write_text(bad)

@@ -19,10 +19,11 @@ from ._blocking import aside
 from ._errors import InvalidInput, Undecodable
 from ._gathered import batch_of, gathered
 from ._layout import INFER, Layout
-from ._manifest import Json, Manifest
+from ._manifest import Manifest
 from ._options import EXPORT_AHEAD, PART_BYTES, Options
 from ._pieces import whole_and_pieces
 from ._record import Batch
+from ._sealed import Json
 from ._sink import OneFile, OpenFile, Parts, Sink
 from ._statistics import Statistics
 from ._stream import Stream, batches_of, patience_of, selection_of, stream

@@ -6,19 +6,15 @@ which of their keys were there. After a crash the others of that window are know
 
 from __future__ import annotations
 
-import json
 import time
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 from ._blocking import aside
 from ._errors import Error
 from ._file import check_place, replace
-
-Json = dict[str, Any]
+from ._sealed import Broken, Json, sealed, unsealed
 
 _NAME = "oneatatime import"
 _VERSION = 1
@@ -59,9 +55,11 @@ class Journal:
         journal = cls(path, what)
         try:
             check_place(path)
-            journal._take(_parsed(Path(path).read_bytes(), path))
+            journal._take(unsealed(_NAME, _VERSION, Path(path).read_bytes()))
         except FileNotFoundError:
             pass
+        except Broken as error:
+            raise Error(f"the checkpoint {path} {error}; or delete it to start anew") from error
         except OSError as error:
             said = error.strerror if error.errno is not None else "it is not a file"
             raise Error(f"the checkpoint {path} cannot be used: {said}") from error
@@ -79,8 +77,6 @@ class Journal:
     def save_now(self) -> None:
         """The same where nothing may be awaited any more."""
         data: Json = {
-            "oneatatime": _NAME,
-            "version": _VERSION,
             "what": self.what,
             "done": dict(self.done),
             "whole": sorted(self.whole),
@@ -91,9 +87,8 @@ class Journal:
                 "there": [[db, b64encode(key).decode()] for db, key in self.window.there],
             },
         }
-        text = json.dumps({**data, "digest": _digest(data)}) + "\n"
         try:
-            replace(self.path, text.encode())
+            replace(self.path, sealed(_NAME, _VERSION, data))
         except OSError as error:
             raise Error(f"the checkpoint {self.path} cannot be written: {error.strerror}") from error
         self._saved = time.monotonic()
@@ -110,24 +105,3 @@ class Journal:
         there = frozenset((db, b64decode(key)) for db, key in window["there"])
         self.done, self.whole = data["done"], set(data["whole"])
         self.window = Window(window["part"], window["begin"], window["end"], there)
-
-
-def _parsed(written: bytes, path: str) -> Json:
-    anew = "delete it to start anew"
-    try:
-        data = json.loads(written)
-    except ValueError as error:
-        raise Error(f"the checkpoint {path} is damaged, or no checkpoint at all; {anew}") from error
-    if not isinstance(data, dict) or data.get("oneatatime") != _NAME:
-        raise Error(f"{path} is no checkpoint of an import; if it may go, {anew}")
-    if data.get("version") != _VERSION:
-        text = f"the checkpoint {path} is of version {data.get('version')!r}, and this reads {_VERSION}"
-        raise Error(f"{text}: go on with the release that wrote it, or {anew}")
-    if data.pop("digest", None) != _digest(data):
-        raise Error(f"the checkpoint {path} is damaged: its digest does not fit what it says; {anew}")
-    return data
-
-
-def _digest(data: Json) -> str:
-    written = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return blake2b(written.encode(), digest_size=16).hexdigest()

@@ -6,18 +6,14 @@ has the checkpoint that says what is in them. Only a whole manifest takes the pl
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
-from typing import Any
 
 from ._errors import InvalidInput
 from ._files import Files, located, whole
-
-Json = dict[str, Any]
+from ._sealed import Broken, Json, sealed, unsealed
 
 NAME = "manifest.json"
 VERSION = 1
@@ -62,9 +58,7 @@ class Manifest:
 
     def write(self, files: Files) -> None:
         """Put it in the place of the one before. Raises FileFailure where that fails."""
-        data = {"oneatatime": _KIND, "version": VERSION, **asdict(self)}
-        text = json.dumps({**data, "digest": _digest(data)}, indent=1) + "\n"
-        files.put(NAME, text.encode())
+        files.put(NAME, sealed(_KIND, VERSION, asdict(self), indent=1))
 
     def with_part(self, part: Part, checkpoint: Json | None) -> Manifest:
         """The same with one part more."""
@@ -119,16 +113,9 @@ class Manifest:
     @classmethod
     def _parsed(cls, written: bytes, path: str) -> Manifest:
         try:
-            data = json.loads(written)
-        except ValueError as error:
-            raise InvalidInput(f"{path} is damaged, or no manifest at all: {error}") from error
-        if not isinstance(data, dict) or data.get("oneatatime") != _KIND:
-            raise InvalidInput(f"{path} is no manifest of an export")
-        if data.get("version") != VERSION:
-            text = f"{path} is of version {data.get('version')!r}, and this reads {VERSION}"
-            raise InvalidInput(f"{text}: go on with the release that wrote it")
-        if data.pop("digest", None) != _digest(data):
-            raise InvalidInput(f"{path} is damaged: its digest does not fit what it says")
+            data = unsealed(_KIND, VERSION, written)
+        except Broken as error:
+            raise InvalidInput(f"{path} {error}") from error
         parts = tuple(Part(**part) for part in data["parts"])
         return cls(data["how"], parts, data["checkpoint"], data["complete"], data["left_out"])
 
@@ -136,10 +123,6 @@ class Manifest:
 def part_name(number: int, extension: str) -> str:
     """`part-00007.parquet`"""
     return f"part-{number:05}{extension}"
-
-
-def _digest(data: Json) -> str:
-    return sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

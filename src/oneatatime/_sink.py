@@ -15,10 +15,11 @@ from typing import Any, BinaryIO, Protocol
 
 from ._blocking import aside
 from ._files import Files, NewFile
-from ._manifest import Json, Manifest, part_name
+from ._manifest import Manifest, part_name
 from ._options import PART_SECONDS
 from ._outfile import Writing
 from ._record import Batch
+from ._sealed import Json
 from .formats import Format
 
 _AT_ONCE = 1024 * 1024

@@ -6,15 +6,11 @@ to which file and how far, and what was not delivered. Only a whole file takes t
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
-from typing import Any
 
 from .. import Error
 from .._file import check_place, replace
-
-Json = dict[str, Any]
+from .._sealed import Broken, Json, sealed, unsealed
 
 _NAME = "oneatatime export"
 _VERSION = 1
@@ -67,9 +63,11 @@ class CheckpointFile:
         file._check_folder()
         try:
             with open(path, "rb") as there:
-                file._take(_parsed(there.read(), path))
+                file._take(unsealed(_NAME, _VERSION, there.read()))
         except FileNotFoundError:
             pass
+        except Broken as error:
+            raise Error(f"the checkpoint {path} {error}; or delete it to start anew") from error
         except OSError as error:
             raise Error(f"the checkpoint {path} cannot be read: {error.strerror}") from error
         return file
@@ -77,17 +75,14 @@ class CheckpointFile:
     def save(self, checkpoint: Json, count: Count, place: Place | None, *, complete: bool) -> None:
         """Write that so much is done. Raises Error where that fails; then the file is as it was."""
         data: Json = {
-            "oneatatime": _NAME,
-            "version": _VERSION,
             "lines": self.lines,
             "complete": complete,
             "counted": asdict(self.counted.plus(count)),
             "place": None if place is None else asdict(place),
             "checkpoint": checkpoint,
         }
-        text = json.dumps({**data, "digest": _digest(data)}) + "\n"
         try:
-            replace(self.path, text.encode())
+            replace(self.path, sealed(_NAME, _VERSION, data))
         except OSError as error:
             raise Error(f"the checkpoint {self.path} cannot be written: {error.strerror}") from error
 
@@ -112,29 +107,8 @@ class CheckpointFile:
             raise Error(f"the checkpoint {self.path} {said}") from error
 
 
-def _parsed(written: bytes, path: str) -> Json:
-    anew = "delete it to start anew"
-    try:
-        data = json.loads(written)
-    except ValueError as error:
-        raise Error(f"the checkpoint {path} is damaged, or no checkpoint at all; {anew}") from error
-    if not isinstance(data, dict) or data.get("oneatatime") != _NAME:
-        raise Error(f"{path} is no checkpoint of this command; if it may go, {anew}")
-    if data.get("version") != _VERSION:
-        text = f"the checkpoint {path} is of version {data.get('version')!r}, and this reads {_VERSION}"
-        raise Error(f"{text}: go on with the release that wrote it, or {anew}")
-    if data.pop("digest", None) != _digest(data):
-        raise Error(f"the checkpoint {path} is damaged: its digest does not fit what it says; {anew}")
-    return data
-
-
 def _said(lines: Json) -> str:
     words = [str(lines.get("command"))]
     words += ["--json"] if lines.get("json") else []
     words += [f"--with {','.join(lines['with'])}"] if lines.get("with") else []
     return " ".join(words)
-
-
-def _digest(data: Json) -> str:
-    written = json.dumps(data, sort_keys=True, separators=(",", ":"))
-    return blake2b(written.encode(), digest_size=16).hexdigest()
