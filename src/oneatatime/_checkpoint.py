@@ -6,7 +6,7 @@ taken for what it says only when it is whole, of this version, of the same keys 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ._cursor import POSITIONS, Range
@@ -102,7 +102,7 @@ def what_of(selection: Selection, db: int, partition: Partition | None) -> Json:
         what["dump"] = True
     if partition is not None:
         what["partition"] = [partition.index, partition.of, str(partition.start), str(partition.end)]
-        what["partition"].append(None if partition.slots is None else _slots_to_json(partition.slots))
+        what["partition"].append(None if partition.slots is None else slots_to_json(partition.slots))
         what["partition"].append(None if partition.dbs is None else list(partition.dbs))
     return what
 
@@ -114,7 +114,7 @@ def _progress_to_json(one: Progress) -> Json:
     if one.ranges:  # as text: JSON's numbers are not that long everywhere
         data.update(run_id=one.run_id, ranges=[[str(part.start), str(part.end)] for part in one.ranges])
     if one.slots:
-        data["slots"] = _slots_to_json(one.slots)
+        data["slots"] = slots_to_json(one.slots)
     return data
 
 
@@ -122,16 +122,23 @@ def _progress_of_json(data: Json) -> Progress:
     ranges = tuple(Range(int(start), int(end)) for start, end in data.get("ranges", ()))
     if not all(0 <= part.start <= part.end <= POSITIONS for part in ranges):
         raise ValueError("a range of cursors that there is not")
+    slots = slots_of_json(data.get("slots", ()))
+    return Progress(bool(data.get("done", False)), data.get("run_id"), ranges, slots)
+
+
+def slots_of_json(words: Iterable[Iterable[int]]) -> int:
+    """What `slots_to_json` wrote. Raises ValueError for anything else."""
     slots = 0
-    for word in data.get("slots", ()):
+    for word in words:
         first, last = (int(number) for number in word)
         if not 0 <= first <= last < SLOTS:
             raise ValueError("slots that there are not")
         slots |= bits(range(first, last + 1))
-    return Progress(bool(data.get("done", False)), data.get("run_id"), ranges, slots)
+    return slots
 
 
-def _slots_to_json(slots: int) -> list[list[int]]:
+def slots_to_json(slots: int) -> list[list[int]]:
+    """Slots as plain data: the first and the last of each run."""
     return [[first, last] for first, last in runs(slots)]
 
 

@@ -18,7 +18,7 @@ import signal
 import struct
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any
 
@@ -124,6 +124,15 @@ class _Pipes(asyncio.SubprocessProtocol):
             self._pipe(1).resume_reading()
         return kind, payload
 
+    @property
+    def has_news(self) -> bool:
+        """Whether something waits to be taken, if only its end."""
+        return bool(self.frames) or self.silent
+
+    def tells(self, waiter: asyncio.Future[None]) -> None:
+        """This is told when there is news."""
+        self._waiter = waiter
+
     def _tell(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -166,6 +175,15 @@ class Child:
                 return f"was killed: {signal.Signals(-code).name}"
         return f"ended before its time, with exit code {code}: see what it wrote to stderr"
 
+    @property
+    def has_news(self) -> bool:
+        """Whether `receive` has something to give, or to raise, at once."""
+        return self._pipes.has_news
+
+    def wants_no_more(self) -> None:
+        """Tells it so: it puts away what it has in hand, says what came of that, and ends."""
+        self._pipes.close_stdin()
+
     async def finished(self) -> None:
         """Lets it come to its end, in some seconds at most: it is told that nothing more will be said."""
         self._pipes.close_stdin()
@@ -182,6 +200,16 @@ class Child:
             await self._pipes.exited
         finally:
             self._transport.close()
+
+
+async def news(children: Iterable[Child]) -> None:
+    """Returns when one of them has said something, or has ended."""
+    children = list(children)
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    for child in children:
+        child._pipes.tells(waiter)
+    if not any(child.has_news for child in children):
+        await waiter
 
 
 Work = Callable[..., Awaitable[None]]

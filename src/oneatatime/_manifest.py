@@ -75,8 +75,30 @@ class Manifest:
 
     @property
     def next_number(self) -> int:
-        """The number of the next part."""
-        return len(self.parts)
+        """The number of the next part: no file of the folder has it."""
+        numbers = (part.name.removeprefix("part-").partition(".")[0] for part in self.parts)
+        return max(map(int, numbers), default=-1) + 1
+
+    def begin(self, files: Files) -> None:
+        """Clears away what a killed run has left beside, and writes what is about to be done.
+
+        Raises InvalidInput for parts that nobody's manifest tells of, FileFailure where that fails.
+        """
+        if not self.parts and Manifest.read(files) is None:
+            Manifest.check_new(files)
+        self.sweep(files)
+        self.write(files)
+
+    def sweep_one(self, files: Files, name: str) -> None:
+        """Deletes the part of this name, whole or not, where it is not named here."""
+        for stray in self.strays(files):
+            if whole(stray) == name:
+                files.remove(stray)
+
+    def sweep(self, files: Files) -> None:
+        """Deletes parts that are not named here."""
+        for name in self.strays(files):
+            files.remove(name)
 
     def strays(self, files: Files) -> list[str]:
         """Parts that are there and not named here: whole ones that a kill left behind, and halves."""

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol
 
 from ._blocking import aside
 from ._files import Files, NewFile
-from ._manifest import Manifest, part_name
+from ._manifest import Manifest, Part, part_name
 from ._options import PART_SECONDS
 from ._outfile import Writing
 from ._record import Batch
@@ -198,7 +198,7 @@ class Parts(Sink):
 
     async def begin(self) -> None:
         """Clears away what a killed run has left beside, and writes what is about to be done."""
-        await aside(self._begin)
+        await aside(self.manifest.begin, self._files)
 
     async def add(self, batch: Batch) -> None:
         if not batch.continues and self._is_full():  # everything before this batch has been finished with
@@ -229,19 +229,18 @@ class Parts(Sink):
             return True
         return self._writing is not None and self._writing.size >= self._part_bytes
 
-    def _begin(self) -> None:
-        if not self.manifest.parts and Manifest.read(self._files) is None:
-            Manifest.check_new(self._files)
-        for name in self.manifest.strays(self._files):
-            self._files.remove(name)
-        self.manifest.write(self._files)
-
     async def _commit(self) -> None:
         await self._flush()
         await aside(self._commit_now, self._source.checkpoint())
 
     def _commit_now(self, checkpoint: Json | None) -> None:
         """The part under its name, and then in the manifest: at one go, whoever stops waiting for it."""
+        part = self._whole()
+        self.manifest = replace(self.manifest.with_part(part, checkpoint), left_out=self._left_out())
+        self.manifest.write(self._files)
+
+    def _whole(self) -> Part:
+        """The part that was being written, under its name."""
         writing, self._writing, self._begun = self._writing, None, None
         assert writing is not None, "what is flushed is written"
         try:
@@ -251,8 +250,7 @@ class Parts(Sink):
                 writing.file.abandon()
             raise
         self.unfit += writing.unfit
-        self.manifest = replace(self.manifest.with_part(part, checkpoint), left_out=self._left_out())
-        self.manifest.write(self._files)
+        return part
 
     def _left_out(self) -> dict[str, int]:
         """What is not in it, by reason: left out by the runs before, by the source, by the format."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -58,6 +60,36 @@ class Statistics:
 
     def __reduce__(self) -> tuple[object, ...]:
         return Statistics, tuple({**vars(self), "types": dict(self.types)}.values())
+
+
+_ADDED = ("keys", "bytes", "vanished", "torn", "commands", "round_trips", "repeats", "forbidden", "failed")
+
+
+def summed(parts: Iterable[Statistics], *, elapsed: float, whole: int) -> Statistics:
+    """What several streams have done together, of `whole` partitions, in `elapsed` seconds.
+
+    How many keys there are at a server none of them can say for its own part alone.
+    """
+    parts = list(parts)
+    keys, fraction = sum(one.keys for one in parts), sum(one.fraction for one in parts) / whole
+    types: Counter[str] = Counter()
+    for one in parts:
+        types.update(one.types)
+    finished = bool(parts) and all(one.finished for one in parts)
+    return Statistics(
+        **{name: sum(getattr(one, name) for one in parts) for name in _ADDED},
+        types=MappingProxyType(dict(types)),
+        elapsed=elapsed,
+        estimated_total=keys if finished else round(keys / fraction) if fraction else None,
+        fraction=fraction,
+        complete=finished and all(one.complete for one in parts),
+        finished=finished,
+        failures=tuple(itertools.chain.from_iterable(one.failures for one in parts))[:_NAMED],
+        read_again=tuple(dict.fromkeys(itertools.chain.from_iterable(one.read_again for one in parts))),
+        skipped=tuple(itertools.chain.from_iterable(one.skipped for one in parts)),
+        nodes=tuple(sorted({node for one in parts for node in one.nodes})),
+        best_effort=any(one.best_effort for one in parts),
+    )
 
 
 @dataclass(eq=False, repr=False)

@@ -35,6 +35,12 @@ class Target:
         """The folder that gets parts."""
         return self.files if not self.name else None
 
+    def path(self, name: str) -> str:
+        """A file of the folder, for messages; "" is the folder itself."""
+        if self.files is None:
+            return "the open file"
+        return self.files.path(name) if name else self.files.where
+
     def format(self, given: str | None) -> Format:
         """The format that is asked for, or that the name's ending says."""
         if given is None and not self.name:

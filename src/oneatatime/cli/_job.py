@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import click
 
@@ -28,7 +28,7 @@ from ._progress import Progress
 from ._report import BUT_FOR, COMPLETE, NOT_COMPLETE, Failures, counted, details, is_whole, summary
 
 if TYPE_CHECKING:
-    from .. import Statistics, Stream
+    from .. import Statistics
 
 LEFT_OUT = 3  # the exit code of a run that came to its end, but not with everything
 
@@ -36,11 +36,27 @@ _TICK_SECONDS = 0.2
 _SAVE_SECONDS = 1.0
 
 
+class Reads(Protocol):
+    """What reads: a stream, or several processes with one each."""
+
+    def statistics(self) -> Statistics:
+        """What has been done so far."""
+
+    def checkpoint(self) -> dict[str, Any]:
+        """What is needed to go on."""
+
+    async def aclose(self) -> None:
+        """Ends it."""
+
+
 class _Interrupted(Exception):
     """A signal came while a write was waiting."""
 
 
-class Job:
+R = TypeVar("R", bound=Reads)
+
+
+class Job(Generic[R]):
     """`work` over `stream`, with everything around it that belongs to a command line.
 
     `work` counts the keys it has done in `done`, and values that it could not have in `failures`. `file` is
@@ -51,7 +67,7 @@ class Job:
 
     def __init__(
         self,
-        stream: Stream,
+        stream: R,
         *,
         progress: bool | None,
         quiet: bool,

@@ -21,7 +21,7 @@ def begun(
     lines: dict[str, Any],
     progress: bool | None,
     quiet: bool,
-) -> Job:
+) -> Job[oneatatime.Stream]:
     """The job that reads what was chosen, from the beginning or from where the checkpoint is.
 
     `lines` says what lines it writes. Raises Error for a checkpoint that is of something else.

@@ -23,7 +23,7 @@ from ._source import (
 
 if TYPE_CHECKING:
     from .. import Export, Exported
-    from ._job import Job
+    from ._job import Job, Reads
 
 _STDOUT = "-"
 _TEXT = ("jsonl", "csv", "tsv")
@@ -52,6 +52,13 @@ _TEXT = ("jsonl", "csv", "tsv")
 )
 @click.option(
     "--part-size", type=Size(), metavar="SIZE", help="Size of a part of a folder.  [default: 256MiB]"
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    metavar="N",
+    default=1,
+    help="So many processes write the parts of a folder.  [default: 1]",
 )
 @click.option("--verify", is_flag=True, help="Compare the folder TARGET with its manifest; read no server.")
 @choice_options
@@ -101,16 +108,17 @@ class _Run:
         from ._job import Job
 
         ready = asyncio.run(self._opened(quiet))
-        assert ready.stream is not None, "a deployment is read by a stream"
+        reads: Reads | None = ready.jobs or ready.stream
+        assert reads is not None, "a deployment is read by streams"
         job = Job(
-            ready.stream,
+            reads,
             progress=progress,
             quiet=quiet,
             limit=self._chosen.limit,
             everything=self._chosen.match is None and not self._chosen.types,
             unique=self._care.unique is not None,
         )
-        job.count = lambda: self._count(ready)
+        job.count = lambda: self._count(reads)
         job.words = lambda: self._words(ready)
         job.next_run = self._next_run(ready)
         if self._stdout is not None:
@@ -123,6 +131,8 @@ class _Run:
         from ._run import PAGES_IN_A_LIMIT
 
         form = self._form
+        if form["jobs"] > 1 and self._chosen.limit is not None:
+            raise click.UsageError("--limit is of one process: leave out --jobs")
         arguments = {
             **self._chosen.arguments(),
             **self._care.arguments(),
@@ -139,14 +149,15 @@ class _Run:
             columns=_columns(form["columns"]),
             unfit=form["on_unfit"],
             part_bytes=int(form["part_size"]) if form["part_size"] else None,
+            jobs=form["jobs"],
             **arguments,
         )
 
-    def _count(self, ready: Export) -> int:
-        keys = ready.stream.statistics().keys if ready.stream is not None else 0
+    def _count(self, reads: Reads) -> int:
+        keys = reads.statistics().keys
         return keys if self._chosen.limit is None else min(keys, self._chosen.limit)
 
-    async def _work(self, ready: Export, job: Job) -> None:
+    async def _work(self, ready: Export, job: Job[Reads]) -> None:
         from .. import Error, InvalidInput
 
         try:
@@ -184,10 +195,10 @@ class _Stdout:
     """Standard output as a file: in big blocks, and harmless on a terminal."""
 
     def __init__(self) -> None:
-        self._job: Job | None = None
+        self._job: Job[Reads] | None = None
         self._text = False
 
-    def begin(self, job: Job, format: str) -> None:  # noqa: A002 - the word for it
+    def begin(self, job: Job[Reads], format: str) -> None:  # noqa: A002 - the word for it
         """Lets it be written. Raises click.UsageError for what would spoil a terminal."""
         if job.output.terminal and format not in _TEXT:
             raise click.UsageError(f"{format} is no text for a terminal: write it to a file, or to a pipe")

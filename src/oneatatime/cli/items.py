@@ -21,7 +21,7 @@ from ._source import (
 )
 
 if TYPE_CHECKING:
-    from .. import Record
+    from .. import Record, Stream
     from ._job import Job
 
 
@@ -86,7 +86,7 @@ def items(
     job.run(write_items)
 
 
-async def _write_big(record: Record, shown: Sequence[str], patience: float, job: Job) -> None:
+async def _write_big(record: Record, shown: Sequence[str], patience: float, job: Job[Stream]) -> None:
     """The lines of a value too big to hold; or it is counted among the failures."""
     from .. import Error
     from ..formats.jsonl import part_lines

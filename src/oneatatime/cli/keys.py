@@ -19,6 +19,7 @@ from ._source import (
 )
 
 if TYPE_CHECKING:
+    from .. import Stream
     from ._job import Job
 
 
@@ -62,7 +63,7 @@ def keys(
     job.run(write_keys)
 
 
-def _writer(job: Job, as_json: bool) -> Callable[[bytes], None]:
+def _writer(job: Job[Stream], as_json: bool) -> Callable[[bytes], None]:
     output = job.output
     if as_json:
         from ..formats.jsonl import key_line

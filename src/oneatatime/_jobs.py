@@ -1,0 +1,333 @@
+"""An export by several processes: each takes one partition after the other, and writes whole parts of it.
+
+The parent plans, holds the folder, and alone writes its manifest, so that the order of promises is that of
+one process: a part is whole and under its name, then it is named, with the checkpoint of what is in it.
+Everything here happens in one loop over what the children say: there is no task, and nothing to lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+
+from ._blocking import aside
+from ._child import Child, news, started
+from ._deployment import Deployment
+from ._errors import Error, FileFailure, Incomplete, InvalidInput, ProcessLost
+from ._files import NewFile
+from ._in_job import Job, Order, Report, export_partitions, selected_stream
+from ._manifest import Manifest, part_name
+from ._node import OUT_OF_REACH, Outage
+from ._options import EXPORT_AHEAD, Options
+from ._outfile import Writing
+from ._partition import Partition
+from ._plan import aplan
+from ._sealed import Json
+from ._shares import Share, Shares, are_shares
+from ._statistics import Statistics, summed
+from ._stream import Stream
+from ._target import Target
+
+_MOST = 1000
+_EACH = 4  # partitions for each process, at least: so that all have something to do until the end
+_MOST_LOST = 3  # times that a partition is begun again whose process was lost
+_GRACE = 5.0  # seconds for the children to put away what they have in hand
+_LIMITS = ("rate", "bandwidth", "max_load")
+_OPTIONS = (*_LIMITS, "count", "on_unreachable", "read_from")
+
+
+def check_jobs(jobs: object, source: object, target: Target) -> None:
+    """Raises InvalidInput where `jobs=` makes no sense, by itself or for this source and target."""
+    if jobs.__class__ is not int or not 0 < jobs <= _MOST:
+        raise InvalidInput(f"jobs={jobs!r} must be a number from 1 to {_MOST:,}")
+    if jobs == 1:
+        return
+    if target.folder is None:
+        text = "several processes write a folder of parts, and this is a single file or pipe"
+        raise InvalidInput(f"jobs={jobs}: {text}: let the target end with a slash, or take jobs=1")
+    if isinstance(source, Stream | Partition) or hasattr(source, "__aiter__"):
+        text = "several processes read a deployment: give a URL or client"
+        raise InvalidInput(f"jobs={jobs}: {text}, or take jobs=1")
+    if target.folder.where.startswith("memory:"):
+        raise InvalidInput(f"jobs={jobs}: {target.folder.where} is of this process alone: take jobs=1")
+
+
+is_in_partitions = are_shares
+
+
+class _Worker:
+    """A child and what it has in hand: a share, and the number of the part that it writes next."""
+
+    def __init__(self, child: Child, share: Share, number: int) -> None:
+        self.child = child
+        self.share: Share | None = share
+        self.number = number
+
+
+class Jobs:
+    """An export of `source` by so many `processes`. `manifest` is that of the folder, as it is by now.
+
+    Raises InvalidInput for what cannot be begun, or gone on with.
+    """
+
+    def __init__(self, source: object, job: Job, processes: int, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self._source = source
+        self._processes = processes
+        selected = job.selected
+        for name in ("keys", "unique"):
+            if selected.get(name):
+                text = f"{name}= is of one process"
+                raise InvalidInput(f"{text}, and this export is in partitions, for several: leave it out")
+        options = selected.get("options") or Options(ahead=EXPORT_AHEAD)
+        given = {name: selected[name] for name in _OPTIONS if selected.get(name) is not None}
+        self._options: Options = replace(options, **given)
+        # what makes no sense is told before anything is begun
+        probe = selected_stream(source, selected, job.layout.asked(job.format), None)
+        self._what: Json = probe.checkpoint()["what"]
+        self._db = selected.get("db")
+        kept = {name: value for name, value in selected.items() if name not in (*_OPTIONS, "db")}
+        self._job = replace(job, selected=kept)
+        self._before = manifest.left_out
+        self._shares = self._known(manifest)
+        self._waiting: list[Share] = []
+        self._workers: list[_Worker] = []
+        self._began = self._ended = 0.0
+
+    def _known(self, manifest: Manifest) -> Shares | None:
+        """The partitions that the export was cut into by a run before; None where there was none."""
+        if are_shares(manifest.checkpoint):
+            assert manifest.checkpoint is not None
+            numbered = None if isinstance(self._db, str) else self._db
+            return Shares.of_json(
+                manifest.checkpoint,
+                Deployment.of(self._source, db=numbered),
+                self._what,
+                all_dbs=self._db == "all",
+            )
+        if manifest.parts:
+            text = "the export was begun by one process, which goes on by a checkpoint of its own"
+            raise InvalidInput(f"{text}: go on with jobs=1, or take another folder")
+        return None
+
+    def statistics(self) -> Statistics:
+        """What all processes have done so far, together."""
+        shares = list(self._shares or ())
+        now = self._ended or time.perf_counter()
+        found = [one for share in shares for one in (*share.before, share.now)]
+        elapsed = now - self._began if self._began else 0.0
+        return summed(found, elapsed=elapsed, whole=max(1, len(shares)))
+
+    def checkpoint(self) -> Json:
+        """What is in the manifest."""
+        return self._shares.to_json() if self._shares is not None else {}
+
+    async def aclose(self) -> None:
+        """Nothing of it stays when `run` is over."""
+
+    async def run(self, limit: int | None = None) -> None:
+        """Exports everything that is not done. What was done before an error stays.
+
+        Raises what a process has failed with, and ProcessLost where several were killed over one partition.
+        """
+        if limit is not None:
+            raise InvalidInput("a limit is of one process: take jobs=1")
+        self._began = time.perf_counter()
+        files = self._job.files
+        try:
+            await aside(self.manifest.begin, files)
+            if self._shares is None:
+                self._shares = Shares.planned(await self._plan(), self._what)
+            self._waiting = [share for share in self._shares if not share.done]
+            async with AsyncExitStack() as stack:
+                await self._work(stack)
+            if self._shares.all_done:
+                await aside(self._complete)
+        except BaseException:
+            with suppress(FileFailure):  # then the next run does it
+                await aside(self.manifest.sweep, files)
+            raise
+        finally:
+            self._ended = time.perf_counter()
+
+    # The plan
+
+    async def _plan(self) -> list[Partition]:
+        least, outage = _EACH * self._processes, Outage(self._options.patience)
+        while True:
+            try:
+                found = await aplan(self._source, db=self._db, options=self._options)
+                if len(found) >= least:
+                    return found
+                return await aplan(self._source, least, db=self._db, options=self._options)
+            except OUT_OF_REACH as error:
+                outage.noted(error)
+                if outage.too_long or self._options.on_unreachable == "fail":
+                    raise
+                await outage.rest()
+
+    def _next(self) -> Share:
+        """The one that is farthest from all that are being read: mostly at another node, of a cluster."""
+        busy = [worker.share.index for worker in self._workers if worker.share is not None]
+
+        def distance(share: Share) -> tuple[int, int]:
+            return min((abs(share.index - one) for one in busy), default=0), -share.index
+
+        found = max(self._waiting, key=distance)
+        self._waiting.remove(found)
+        return found
+
+    # The children
+
+    async def _work(self, stack: AsyncExitStack) -> None:
+        """Has the children do it all; they are gone when `stack` is left."""
+        try:
+            at_once = min(self._processes, len(self._waiting))
+            self._share_limits(at_once)
+            for _ in range(at_once):
+                await self._start(self._next(), stack)
+            while self._workers:
+                await news(worker.child for worker in self._workers)
+                for worker in [worker for worker in self._workers if worker.child.has_news]:
+                    await self._hear(worker, stack)
+        except BaseException:
+            await self._put_away()
+            raise
+
+    def _share_limits(self, processes: int) -> None:
+        """Each may do its part of what all together may."""
+        limits = {name: getattr(self._options, name) for name in _LIMITS}
+        each = {name: most / processes for name, most in limits.items() if most is not None}
+        options = replace(self._options, **each)
+        self._job = replace(self._job, selected={**self._job.selected, "options": options})
+
+    async def _start(self, share: Share, stack: AsyncExitStack) -> None:
+        number = self._number()
+        await self._write()
+        what = "exports a partition"
+        child = await stack.enter_async_context(
+            await started(export_partitions, self._job, number, what=what)
+        )
+        worker = _Worker(child, share, number)
+        self._workers.append(worker)
+        self._give(worker, share)
+
+    def _give(self, worker: _Worker, share: Share) -> None:
+        assert self._shares is not None
+        worker.share = share
+        worker.child.send(Order(share.partition, share.checkpoint, self._shares.where))
+
+    async def _hear(self, worker: _Worker, stack: AsyncExitStack) -> None:
+        """Takes what a child has said."""
+        share = worker.share
+        try:
+            report = await worker.child.receive()
+        except ProcessLost as error:
+            self._workers.remove(worker)
+            if share is not None:
+                await self._lost(share, worker.number, error)
+                await self._start(share, stack)
+            return
+        except Incomplete as error:
+            raise _told(error, share) from error
+        if report is None:
+            self._workers.remove(worker)
+            return
+        if report.part is not None:
+            worker.number = self._number()
+        await self._take(worker, report)
+        if report.part is not None:
+            worker.child.send(worker.number)
+        if report.over:
+            worker.share = None
+            if self._waiting:
+                self._give(worker, self._next())
+            else:
+                worker.child.send(None)
+
+    async def _take(self, worker: _Worker, report: Report) -> None:
+        """Writes down what a child has done."""
+        share = worker.share
+        assert share is not None and self._shares is not None, "it reports what it was given"
+        share.now = report.statistics
+        if report.part is None and not report.over:
+            return
+        assert report.checkpoint is not None and report.left_out is not None
+        share.checkpoint, share.written = report.checkpoint, report.statistics
+        share.left_out = dict(Counter(share.left_out_before) + Counter(report.left_out))
+        share.over, share.done = report.over, report.whole
+        self._shares.where = self._shares.where or report.checkpoint["where"]
+        if report.part is not None:
+            self.manifest = self.manifest.with_part(report.part, None)
+        await self._write()
+
+    def _number(self) -> int:
+        """The number of the next part. The manifest says so before it is given away."""
+        assert self._shares is not None
+        number = max(self._shares.numbers, self.manifest.next_number)
+        self._shares.numbers = number + 1
+        return number
+
+    async def _write(self) -> None:
+        assert self._shares is not None
+        left_out: Counter[str] = Counter(self._before)
+        for share in self._shares:
+            left_out.update(share.left_out)
+        checkpoint = self._shares.to_json()
+        self.manifest = replace(self.manifest, checkpoint=checkpoint, left_out=dict(+left_out))
+        await aside(self.manifest.write, self._job.files)
+
+    # Ends
+
+    async def _lost(self, share: Share, number: int, error: ProcessLost) -> None:
+        """A child was killed: what it has not said is not done. Raises ProcessLost where that goes on."""
+        await aside(self.manifest.sweep_one, self._job.files, part_name(number, self._job.format.extension))
+        share.lost += 1
+        again = f"{str(share.partition)[1:-1]}: {error.message}"
+        told = (*share.written.read_again, again)
+        written = replace(share.written, read_again=told, fraction=0.0, complete=True, finished=True)
+        share.before.append(written)
+        share.now = share.written = Statistics()
+        share.left_out_before = share.left_out
+        if share.lost > _MOST_LOST:
+            text = f"{again}, {share.lost} times over it; what was written before is kept"
+            raise ProcessLost(f"{text}, and the same command goes on there")
+
+    async def _put_away(self) -> None:
+        """Has the children write down what they have in hand, as far as that takes no time; and end."""
+        for worker in self._workers:
+            worker.child.wants_no_more()
+        with suppress(asyncio.TimeoutError):  # then what is not said is not done
+            await asyncio.wait_for(self._last_words(), _GRACE)
+
+    async def _last_words(self) -> None:
+        for worker in self._workers:
+            with suppress(Error):  # whatever it is, there was an error before it
+                while (report := await worker.child.receive()) is not None:
+                    await self._take(worker, report)
+
+    def _complete(self) -> None:
+        """All is there: an empty database is a part without records."""
+        files, job = self._job.files, self._job
+        if not self.manifest.parts:
+            file: NewFile = files.new(part_name(self.manifest.next_number, job.format.extension))
+            try:
+                part = Writing(file, job.format, job.how).committed()
+            except BaseException:
+                file.abandon()
+                raise
+            self.manifest = self.manifest.with_part(part, self.manifest.checkpoint)
+        self.manifest = replace(self.manifest, complete=True)
+        self.manifest.write(files)
+        self.manifest.sweep(files)
+
+
+def _told(error: Incomplete, share: Share | None) -> Incomplete:
+    """The same error, with what to do about it."""
+    what = "the same command goes on"
+    if share is not None and share.partition.run_id is not None and "plan" in error.message:
+        what = "take another folder, or delete this one, and begin anew"
+    return Incomplete(f"{error.message}: {what}", node=error.node, missing=error.missing)

@@ -1,0 +1,146 @@
+"""The partitions of an export, and how far each is: as its manifest holds them, and back.
+
+What is written is plain data and holds nothing secret: where the deployment is, the same command says again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ._checkpoint import Checkpoint, Progress, slots_of_json, slots_to_json
+from ._deployment import Deployment
+from ._errors import InvalidInput
+from ._partition import Partition
+from ._sealed import Json
+from ._slot import ALL_SLOTS
+from ._statistics import Statistics
+
+_KIND = "partitions"
+_VERSION = 1
+
+
+class Share:
+    """One partition of an export.
+
+    `checkpoint` and `left_out` are of what is in whole parts that the manifest names; `done`: all of it is.
+    `over`: this run has done with it. `lost` counts the processes that ended over it.
+    """
+
+    def __init__(self, partition: Partition, checkpoint: Json | None = None, *, done: bool = False) -> None:
+        self.partition = partition
+        self.checkpoint = checkpoint
+        self.done = self.over = done
+        self.left_out: Json = {}
+        self.left_out_before: Json = {}  # by processes that were lost
+        self.lost = 0
+        ended = Statistics(fraction=1.0, complete=True, finished=True)
+        self.before: list[Statistics] = []  # of processes that were lost, as far as the manifest knows
+        self.written = Statistics()  # the same of the process that has it now
+        self.now = ended if done else Statistics()
+
+    @property
+    def index(self) -> int:
+        """Its place among all partitions."""
+        return self.partition.index
+
+    def to_json(self) -> Json:
+        part = self.partition
+        return {
+            "start": str(part.start),  # JSON's numbers are not that long everywhere
+            "end": str(part.end),
+            "slots": None if part.slots is None else slots_to_json(part.slots),
+            "run_id": part.run_id,
+            "dbs": None if part.dbs is None else list(part.dbs),
+            "done": self.done,
+            "checkpoint": self.checkpoint,
+        }
+
+
+class Shares(Sequence[Share]):
+    """All partitions of an export. `what` is selected; `where`: the deployment, as its nodes confirm it.
+
+    `numbers`: how many numbers of parts were given away: no two runs give the same, because a process of the
+    one before may have a moment left to write.
+    """
+
+    def __init__(self, shares: list[Share], what: Json, where: Json | None = None, numbers: int = 0) -> None:
+        self.what = what
+        self.where = where
+        self.numbers = numbers
+        self._shares = shares
+
+    @classmethod
+    def planned(cls, partitions: Sequence[Partition], what: Json) -> Shares:
+        """Those of a new plan."""
+        return cls([Share(partition) for partition in partitions], what)
+
+    @classmethod
+    def of_json(cls, data: Json, deployment: Deployment, what: Json, *, all_dbs: bool) -> Shares:
+        """Those that `to_json` wrote, of a deployment that may be reached in another way by now.
+
+        Raises InvalidInput where something else is selected now, and for what does not make sense.
+        """
+        if data.get("version") != _VERSION:
+            text = f"the export was begun by a release of version {data.get('version')!r} of its partitions"
+            raise InvalidInput(f"{text}, and this reads version {_VERSION}: go on with that, or begin anew")
+        try:
+            of = len(data["partitions"])
+            shares = [
+                _share_of_json(one, (deployment, index, of), all_dbs=all_dbs)
+                for index, one in enumerate(data["partitions"])
+            ]
+            where, before, numbers = data["where"], data["what"], int(data["numbers"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            text = f"the manifest's partitions do not make sense: {error!r}"
+            raise InvalidInput(f"{text}; begin anew") from error
+        Checkpoint({}, before, {}).check_what(what)
+        return cls(shares, before, where, numbers)
+
+    def __len__(self) -> int:
+        return len(self._shares)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._shares[index]
+
+    @property
+    def all_done(self) -> bool:
+        return all(share.done for share in self)
+
+    def to_json(self) -> Json:
+        """What a manifest's checkpoint is while the export goes on, and that of one stream at its end."""
+        if self.all_done:
+            return self._whole()
+        return {
+            "oneatatime": _KIND,
+            "version": _VERSION,
+            "where": self.where,
+            "what": self.what,
+            "numbers": self.numbers,
+            "partitions": [share.to_json() for share in self],
+        }
+
+    def _whole(self) -> Json:
+        """The checkpoint of a stream that has read all of it."""
+        where = self.where or {}
+        done = Progress(slots=ALL_SLOTS) if where.get("kind") == "cluster" else Progress(done=True)
+        databases = {int(db) for share in self if share.checkpoint for db in share.checkpoint["databases"]}
+        return Checkpoint(where, self.what, dict.fromkeys(sorted(databases), done)).to_json()
+
+
+def are_shares(checkpoint: Json | None) -> bool:
+    """Whether a manifest's checkpoint is of partitions, and not of one stream."""
+    return checkpoint is not None and checkpoint.get("oneatatime") == _KIND
+
+
+def _share_of_json(data: Json, which: tuple[Deployment, int, int], *, all_dbs: bool) -> Share:
+    partition = Partition(
+        *which,
+        start=int(data["start"]),
+        end=int(data["end"]),
+        slots=None if data["slots"] is None else slots_of_json(data["slots"]),
+        run_id=data["run_id"],
+        all_dbs=all_dbs,
+        dbs=None if data["dbs"] is None else tuple(map(int, data["dbs"])),
+    )
+    return Share(partition, data["checkpoint"], done=bool(data["done"]))
