@@ -17,7 +17,7 @@ import redis
 
 import oneatatime
 from oneatatime import FileFailure, Incomplete, InvalidInput, Options, ProcessLost
-from oneatatime._shares import are_shares
+from oneatatime._portions import are_portions
 from tests.clusters import Cluster
 from tests.commandline import run, spawn
 from tests.compare import assert_same, everything
@@ -273,7 +273,7 @@ async def test_cancelled_it_keeps_what_is_whole_and_goes_on(
     assert not children()
     parts = manifest(tmp_path)["parts"]
     assert names(tmp_path) == {part["name"] for part in parts} | {"manifest.json"}
-    assert are_shares(manifest(tmp_path)["checkpoint"])
+    assert are_portions(manifest(tmp_path)["checkpoint"])
     done = await oneatatime.export(server.url, f"{tmp_path}/", format="jsonl", jobs=jobs)
     assert done.complete and manifest(tmp_path)["parts"][: len(parts)] == parts
     assert done.statistics is not None and done.statistics.keys < len(filled)

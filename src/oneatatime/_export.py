@@ -18,11 +18,12 @@ from ._blocking import aside
 from ._errors import InvalidInput
 from ._gathered import gathered
 from ._in_job import Job, selected_stream
-from ._jobs import Jobs, check_jobs, is_in_partitions
+from ._jobs import Jobs, check_jobs
 from ._layout import INFER, Layout
 from ._manifest import NAME as MANIFEST
 from ._manifest import Manifest
 from ._options import PART_BYTES
+from ._portions import are_portions
 from ._sealed import Json
 from ._sink import OneFile, OpenFile, Parts, Sink
 from ._statistics import Statistics
@@ -151,7 +152,7 @@ class Export:
         self = cls(where, form, layout)
         self.went_on = before is not None and bool(before.parts)
         manifest = before or Manifest(said)
-        if (jobs > 1 and not manifest.complete) or is_in_partitions(manifest.checkpoint):
+        if (jobs > 1 and not manifest.complete) or are_portions(manifest.checkpoint):
             assert where.files is not None, "a folder"
             job = Job(where.files, form, layout, how, part_bytes or PART_BYTES, given)
             self.jobs = Jobs(source, job, jobs, manifest)

@@ -16,7 +16,7 @@ from dataclasses import replace
 from ._blocking import aside
 from ._child import Child, news, started
 from ._deployment import Deployment
-from ._errors import Error, FileFailure, Incomplete, InvalidInput, ProcessLost
+from ._errors import Error, FileFailure, InvalidInput, PlanOutdated, ProcessLost
 from ._files import NewFile
 from ._in_job import Job, Order, Report, export_partitions, selected_stream
 from ._manifest import Manifest, part_name
@@ -25,8 +25,9 @@ from ._options import EXPORT_AHEAD, Options
 from ._outfile import Writing
 from ._partition import Partition
 from ._plan import aplan
+from ._portions import Portion, Portions, are_portions
+from ._processes import shared
 from ._sealed import Json
-from ._shares import Share, Shares, are_shares
 from ._statistics import Statistics, summed
 from ._stream import Stream
 from ._target import Target
@@ -35,8 +36,7 @@ _MOST = 1000
 _EACH = 4  # partitions for each process, at least: so that all have something to do until the end
 _MOST_LOST = 3  # times that a partition is begun again whose process was lost
 _GRACE = 5.0  # seconds for the children to put away what they have in hand
-_LIMITS = ("rate", "bandwidth", "max_load")
-_OPTIONS = (*_LIMITS, "count", "on_unreachable", "read_from")
+_OPTIONS = ("rate", "bandwidth", "max_load", "count", "on_unreachable", "read_from")
 
 
 def check_jobs(jobs: object, source: object, target: Target) -> None:
@@ -55,15 +55,12 @@ def check_jobs(jobs: object, source: object, target: Target) -> None:
         raise InvalidInput(f"jobs={jobs}: {target.folder.where} is of this process alone: take jobs=1")
 
 
-is_in_partitions = are_shares
-
-
 class _Worker:
-    """A child and what it has in hand: a share, and the number of the part that it writes next."""
+    """A child and what it has in hand: a portion, and the number of the part that it writes next."""
 
-    def __init__(self, child: Child, share: Share, number: int) -> None:
+    def __init__(self, child: Child, portion: Portion, number: int) -> None:
         self.child = child
-        self.share: Share | None = share
+        self.portion: Portion | None = portion
         self.number = number
 
 
@@ -92,17 +89,17 @@ class Jobs:
         kept = {name: value for name, value in selected.items() if name not in (*_OPTIONS, "db")}
         self._job = replace(job, selected=kept)
         self._before = manifest.left_out
-        self._shares = self._known(manifest)
-        self._waiting: list[Share] = []
+        self._portions = self._known(manifest)
+        self._waiting: list[Portion] = []
         self._workers: list[_Worker] = []
         self._began = self._ended = 0.0
 
-    def _known(self, manifest: Manifest) -> Shares | None:
+    def _known(self, manifest: Manifest) -> Portions | None:
         """The partitions that the export was cut into by a run before; None where there was none."""
-        if are_shares(manifest.checkpoint):
+        if are_portions(manifest.checkpoint):
             assert manifest.checkpoint is not None
             numbered = None if isinstance(self._db, str) else self._db
-            return Shares.of_json(
+            return Portions.of_json(
                 manifest.checkpoint,
                 Deployment.of(self._source, db=numbered),
                 self._what,
@@ -115,15 +112,15 @@ class Jobs:
 
     def statistics(self) -> Statistics:
         """What all processes have done so far, together."""
-        shares = list(self._shares or ())
+        portions = list(self._portions or ())
         now = self._ended or time.perf_counter()
-        found = [one for share in shares for one in (*share.before, share.now)]
+        found = [one for portion in portions for one in (*portion.before, portion.now)]
         elapsed = now - self._began if self._began else 0.0
-        return summed(found, elapsed=elapsed, whole=max(1, len(shares)))
+        return summed(found, elapsed=elapsed, whole=max(1, len(portions)))
 
     def checkpoint(self) -> Json:
         """What is in the manifest."""
-        return self._shares.to_json() if self._shares is not None else {}
+        return self._portions.to_json() if self._portions is not None else {}
 
     async def aclose(self) -> None:
         """Nothing of it stays when `run` is over."""
@@ -139,12 +136,12 @@ class Jobs:
         files = self._job.files
         try:
             await aside(self.manifest.begin, files)
-            if self._shares is None:
-                self._shares = Shares.planned(await self._plan(), self._what)
-            self._waiting = [share for share in self._shares if not share.done]
+            if self._portions is None:
+                self._portions = Portions.planned(await self._plan(), self._what)
+            self._waiting = [portion for portion in self._portions if not portion.done]
             async with AsyncExitStack() as stack:
                 await self._work(stack)
-            if self._shares.all_done:
+            if self._portions.all_done:
                 await aside(self._complete)
         except BaseException:
             with suppress(FileFailure):  # then the next run does it
@@ -169,12 +166,12 @@ class Jobs:
                     raise
                 await outage.rest()
 
-    def _next(self) -> Share:
+    def _next(self) -> Portion:
         """The one that is farthest from all that are being read: mostly at another node, of a cluster."""
-        busy = [worker.share.index for worker in self._workers if worker.share is not None]
+        busy = [worker.portion.index for worker in self._workers if worker.portion is not None]
 
-        def distance(share: Share) -> tuple[int, int]:
-            return min((abs(share.index - one) for one in busy), default=0), -share.index
+        def distance(portion: Portion) -> tuple[int, int]:
+            return min((abs(portion.index - one) for one in busy), default=0), -portion.index
 
         found = max(self._waiting, key=distance)
         self._waiting.remove(found)
@@ -199,40 +196,40 @@ class Jobs:
 
     def _share_limits(self, processes: int) -> None:
         """Each may do its part of what all together may."""
-        limits = {name: getattr(self._options, name) for name in _LIMITS}
-        each = {name: most / processes for name, most in limits.items() if most is not None}
-        options = replace(self._options, **each)
+        options = shared(self._options, processes)
         self._job = replace(self._job, selected={**self._job.selected, "options": options})
 
-    async def _start(self, share: Share, stack: AsyncExitStack) -> None:
+    async def _start(self, portion: Portion, stack: AsyncExitStack) -> None:
         number = self._number()
         await self._write()
         what = "exports a partition"
         child = await stack.enter_async_context(
             await started(export_partitions, self._job, number, what=what)
         )
-        worker = _Worker(child, share, number)
+        worker = _Worker(child, portion, number)
         self._workers.append(worker)
-        self._give(worker, share)
+        self._give(worker, portion)
 
-    def _give(self, worker: _Worker, share: Share) -> None:
-        assert self._shares is not None
-        worker.share = share
-        worker.child.send(Order(share.partition, share.checkpoint, self._shares.where))
+    def _give(self, worker: _Worker, portion: Portion) -> None:
+        assert self._portions is not None
+        worker.portion = portion
+        worker.child.send(Order(portion.partition, portion.checkpoint, self._portions.where))
 
     async def _hear(self, worker: _Worker, stack: AsyncExitStack) -> None:
         """Takes what a child has said."""
-        share = worker.share
+        portion = worker.portion
         try:
             report = await worker.child.receive()
         except ProcessLost as error:
             self._workers.remove(worker)
-            if share is not None:
-                await self._lost(share, worker.number, error)
-                await self._start(share, stack)
+            if portion is not None:
+                await self._lost(portion, worker.number, error)
+                await self._start(portion, stack)
             return
-        except Incomplete as error:
-            raise _told(error, share) from error
+        except PlanOutdated as error:
+            text = f"{error.message}; this folder goes on with no other"
+            text = f"{text}: take another folder, or delete this one, and begin anew"
+            raise PlanOutdated(text, node=error.node, missing=error.missing) from error
         if report is None:
             self._workers.remove(worker)
             return
@@ -242,7 +239,7 @@ class Jobs:
         if report.part is not None:
             worker.child.send(worker.number)
         if report.over:
-            worker.share = None
+            worker.portion = None
             if self._waiting:
                 self._give(worker, self._next())
             else:
@@ -250,50 +247,50 @@ class Jobs:
 
     async def _take(self, worker: _Worker, report: Report) -> None:
         """Writes down what a child has done."""
-        share = worker.share
-        assert share is not None and self._shares is not None, "it reports what it was given"
-        share.now = report.statistics
+        portion = worker.portion
+        assert portion is not None and self._portions is not None, "it reports what it was given"
+        portion.now = report.statistics
         if report.part is None and not report.over:
             return
         assert report.checkpoint is not None and report.left_out is not None
-        share.checkpoint, share.written = report.checkpoint, report.statistics
-        share.left_out = dict(Counter(share.left_out_before) + Counter(report.left_out))
-        share.over, share.done = report.over, report.whole
-        self._shares.where = self._shares.where or report.checkpoint["where"]
+        portion.checkpoint, portion.written = report.checkpoint, report.statistics
+        portion.left_out = dict(Counter(portion.left_out_before) + Counter(report.left_out))
+        portion.over, portion.done = report.over, report.whole
+        self._portions.where = self._portions.where or report.checkpoint["where"]
         if report.part is not None:
             self.manifest = self.manifest.with_part(report.part, None)
         await self._write()
 
     def _number(self) -> int:
         """The number of the next part. The manifest says so before it is given away."""
-        assert self._shares is not None
-        number = max(self._shares.numbers, self.manifest.next_number)
-        self._shares.numbers = number + 1
+        assert self._portions is not None
+        number = max(self._portions.numbers, self.manifest.next_number)
+        self._portions.numbers = number + 1
         return number
 
     async def _write(self) -> None:
-        assert self._shares is not None
+        assert self._portions is not None
         left_out: Counter[str] = Counter(self._before)
-        for share in self._shares:
-            left_out.update(share.left_out)
-        checkpoint = self._shares.to_json()
+        for portion in self._portions:
+            left_out.update(portion.left_out)
+        checkpoint = self._portions.to_json()
         self.manifest = replace(self.manifest, checkpoint=checkpoint, left_out=dict(+left_out))
         await aside(self.manifest.write, self._job.files)
 
     # Ends
 
-    async def _lost(self, share: Share, number: int, error: ProcessLost) -> None:
+    async def _lost(self, portion: Portion, number: int, error: ProcessLost) -> None:
         """A child was killed: what it has not said is not done. Raises ProcessLost where that goes on."""
         await aside(self.manifest.sweep_one, self._job.files, part_name(number, self._job.format.extension))
-        share.lost += 1
-        again = f"{str(share.partition)[1:-1]}: {error.message}"
-        told = (*share.written.read_again, again)
-        written = replace(share.written, read_again=told, fraction=0.0, complete=True, finished=True)
-        share.before.append(written)
-        share.now = share.written = Statistics()
-        share.left_out_before = share.left_out
-        if share.lost > _MOST_LOST:
-            text = f"{again}, {share.lost} times over it; what was written before is kept"
+        portion.lost += 1
+        again = f"{str(portion.partition)[1:-1]}: {error.message}"
+        told = (*portion.written.read_again, again)
+        written = replace(portion.written, read_again=told, fraction=0.0, complete=True, finished=True)
+        portion.before.append(written)
+        portion.now = portion.written = Statistics()
+        portion.left_out_before = portion.left_out
+        if portion.lost > _MOST_LOST:
+            text = f"{again}, {portion.lost} times over it; what was written before is kept"
             raise ProcessLost(f"{text}, and the same command goes on there")
 
     async def _put_away(self) -> None:
@@ -323,11 +320,3 @@ class Jobs:
         self.manifest = replace(self.manifest, complete=True)
         self.manifest.write(files)
         self.manifest.sweep(files)
-
-
-def _told(error: Incomplete, share: Share | None) -> Incomplete:
-    """The same error, with what to do about it."""
-    what = "the same command goes on"
-    if share is not None and share.partition.run_id is not None and "plan" in error.message:
-        what = "take another folder, or delete this one, and begin anew"
-    return Incomplete(f"{error.message}: {what}", node=error.node, missing=error.missing)

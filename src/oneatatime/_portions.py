@@ -20,7 +20,7 @@ _KIND = "partitions"
 _VERSION = 1
 
 
-class Share:
+class Portion:
     """One partition of an export.
 
     `checkpoint` and `left_out` are of what is in whole parts that the manifest names; `done`: all of it is.
@@ -57,26 +57,28 @@ class Share:
         }
 
 
-class Shares(Sequence[Share]):
+class Portions(Sequence[Portion]):
     """All partitions of an export. `what` is selected; `where`: the deployment, as its nodes confirm it.
 
     `numbers`: how many numbers of parts were given away: no two runs give the same, because a process of the
     one before may have a moment left to write.
     """
 
-    def __init__(self, shares: list[Share], what: Json, where: Json | None = None, numbers: int = 0) -> None:
+    def __init__(
+        self, portions: list[Portion], what: Json, where: Json | None = None, numbers: int = 0
+    ) -> None:
         self.what = what
         self.where = where
         self.numbers = numbers
-        self._shares = shares
+        self._portions = portions
 
     @classmethod
-    def planned(cls, partitions: Sequence[Partition], what: Json) -> Shares:
+    def planned(cls, partitions: Sequence[Partition], what: Json) -> Portions:
         """Those of a new plan."""
-        return cls([Share(partition) for partition in partitions], what)
+        return cls([Portion(partition) for partition in partitions], what)
 
     @classmethod
-    def of_json(cls, data: Json, deployment: Deployment, what: Json, *, all_dbs: bool) -> Shares:
+    def of_json(cls, data: Json, deployment: Deployment, what: Json, *, all_dbs: bool) -> Portions:
         """Those that `to_json` wrote, of a deployment that may be reached in another way by now.
 
         Raises InvalidInput where something else is selected now, and for what does not make sense.
@@ -86,8 +88,8 @@ class Shares(Sequence[Share]):
             raise InvalidInput(f"{text}, and this reads version {_VERSION}: go on with that, or begin anew")
         try:
             of = len(data["partitions"])
-            shares = [
-                _share_of_json(one, (deployment, index, of), all_dbs=all_dbs)
+            portions = [
+                _portion_of_json(one, (deployment, index, of), all_dbs=all_dbs)
                 for index, one in enumerate(data["partitions"])
             ]
             where, before, numbers = data["where"], data["what"], int(data["numbers"])
@@ -95,17 +97,17 @@ class Shares(Sequence[Share]):
             text = f"the manifest's partitions do not make sense: {error!r}"
             raise InvalidInput(f"{text}; begin anew") from error
         Checkpoint({}, before, {}).check_what(what)
-        return cls(shares, before, where, numbers)
+        return cls(portions, before, where, numbers)
 
     def __len__(self) -> int:
-        return len(self._shares)
+        return len(self._portions)
 
     def __getitem__(self, index: Any) -> Any:
-        return self._shares[index]
+        return self._portions[index]
 
     @property
     def all_done(self) -> bool:
-        return all(share.done for share in self)
+        return all(portion.done for portion in self)
 
     def to_json(self) -> Json:
         """What a manifest's checkpoint is while the export goes on, and that of one stream at its end."""
@@ -117,23 +119,25 @@ class Shares(Sequence[Share]):
             "where": self.where,
             "what": self.what,
             "numbers": self.numbers,
-            "partitions": [share.to_json() for share in self],
+            "partitions": [portion.to_json() for portion in self],
         }
 
     def _whole(self) -> Json:
         """The checkpoint of a stream that has read all of it."""
         where = self.where or {}
         done = Progress(slots=ALL_SLOTS) if where.get("kind") == "cluster" else Progress(done=True)
-        databases = {int(db) for share in self if share.checkpoint for db in share.checkpoint["databases"]}
+        databases = {
+            int(db) for portion in self if portion.checkpoint for db in portion.checkpoint["databases"]
+        }
         return Checkpoint(where, self.what, dict.fromkeys(sorted(databases), done)).to_json()
 
 
-def are_shares(checkpoint: Json | None) -> bool:
+def are_portions(checkpoint: Json | None) -> bool:
     """Whether a manifest's checkpoint is of partitions, and not of one stream."""
     return checkpoint is not None and checkpoint.get("oneatatime") == _KIND
 
 
-def _share_of_json(data: Json, which: tuple[Deployment, int, int], *, all_dbs: bool) -> Share:
+def _portion_of_json(data: Json, which: tuple[Deployment, int, int], *, all_dbs: bool) -> Portion:
     partition = Partition(
         *which,
         start=int(data["start"]),
@@ -143,4 +147,4 @@ def _share_of_json(data: Json, which: tuple[Deployment, int, int], *, all_dbs: b
         all_dbs=all_dbs,
         dbs=None if data["dbs"] is None else tuple(map(int, data["dbs"])),
     )
-    return Share(partition, data["checkpoint"], done=bool(data["done"]))
+    return Portion(partition, data["checkpoint"], done=bool(data["done"]))
