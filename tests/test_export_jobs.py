@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ def manifest(folder: Path) -> dict[str, Any]:
 def assert_proven(folder: Path, wanted: set[str], *, again: int = 0) -> None:
     """Every key is in it once, nothing else is, and the manifest says so.
 
-    Where a part was closed early, what the loop had in hand comes `again`: so many keys at most.
+    After a part that was closed early, and at borders, some come `again`: so many at most.
     """
     found = keys_in(folder)
     assert set(found) == wanted and len(found) - len(wanted) <= again
@@ -238,10 +237,10 @@ async def test_a_child_that_is_killed_is_replaced(server: Server, filled: set[st
         os.kill(random.choice(children()), signal.SIGKILL)
         await asyncio.sleep(0.2)
     done = await task
-    assert done.complete and done.records == len(filled)
+    assert done.complete and len(filled) <= done.records <= len(filled) + ONCE_MORE
     assert done.statistics.complete and done.statistics.keys >= len(filled)
     assert any("was killed: SIGKILL" in what for what in done.statistics.read_again)
-    assert_proven(tmp_path, filled)
+    assert_proven(tmp_path, filled, again=ONCE_MORE)
     assert not children()
 
 
@@ -308,28 +307,28 @@ def test_the_parent_is_killed_at_any_moment(server: Server, filled: set[str], tm
     folder = tmp_path / "out"
     command = ("export", server.url, f"{folder}/", "--format", "jsonl", "--count", "50", "-q")
     kills, before = 0, []
-    for round_ in range(40):
+    for round_ in range(5):
         jobs = str(1 + round_ % 3 if round_ else 2)
         process = spawn(*command, "--jobs", jobs, "--part-size", "30k", "--rate", "12000")
         assert process.stderr is not None
         with process:
-            try:
-                process.wait(timeout=random.uniform(0.7, 1.3))
-            except subprocess.TimeoutExpired:
-                orphans = children(process.pid)
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-                kills += 1
-                until(lambda: not any(map(is_there, orphans)), 10)  # noqa: B023 - at once
-            else:
-                assert process.returncode == 0, process.stderr.read()
+            until(lambda: process.poll() is not None or len(manifest(folder)["parts"]) > len(before), 30)  # noqa: B023
+            time.sleep(random.uniform(0, 0.4))
+            orphans = children(process.pid)
+            process.kill()
+            if process.wait() == 0:
                 break
+            assert process.returncode == -signal.SIGKILL, process.stderr.read()
+            kills += 1
+            until(lambda: not any(map(is_there, orphans)), 10)  # noqa: B023 - at once
+        for path in folder.glob("part-*"):  # under its name a part is whole
+            assert path.read_bytes().endswith(b"\n")
         parts = manifest(folder)["parts"]
         assert parts[: len(before)] == before
         before = parts
     assert kills > 1 and before
     assert run(*command, "--jobs", "2").exit_code == 0
-    assert_proven(folder, filled)
+    assert_proven(folder, filled, again=ONCE_MORE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
