@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster servers clean
+.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-jobs servers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -70,6 +70,10 @@ bench-pace: $(VENV)/.test
 # What the same data costs the server, asked for in different ways (three minutes).
 bench-ways: $(VENV)/.test
 	$(BIN)/python -m benchmarks.ways
+
+# Exports by several processes beside one, from one server and a cluster (five minutes).
+bench-jobs: $(VENV)/.test
+	$(BIN)/python -m benchmarks.jobs
 
 # A cluster of three beside one server, and what the proof that nothing moved costs (two minutes).
 bench-cluster: $(VENV)/.test

@@ -17,7 +17,7 @@ import redis
 import oneatatime
 from oneatatime import FileFailure, Incomplete, InvalidInput, Options, ProcessLost
 from oneatatime._portions import are_portions
-from tests.clusters import Cluster
+from tests.clusters import Cluster, Sentinel, slot_of
 from tests.commandline import run, spawn
 from tests.compare import assert_same, everything
 from tests.leaks import assert_no_connections, no_complaints
@@ -434,6 +434,43 @@ async def test_a_failover_is_ridden_out(cluster_with_replicas: Cluster, tmp_path
     assert done.complete
     assert set(keys_in(tmp_path)) == wanted
     assert not children()
+
+
+async def test_what_is_out_of_reach_is_skipped_as_asked(cluster: Cluster, tmp_path: Path) -> None:
+    for node in cluster.primaries():
+        own = set(cluster.slots(node))
+        node.many([("SET", f"user:{n}", "x") for n in range(3000) if slot_of(b"user:%d" % n) in own])
+        node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+    gone = cluster.primaries()[2]
+    lost = set(cluster.slots(gone))
+    gone.pause()
+    how: dict[str, Any] = {"format": "jsonl", "jobs": 2, "options": Options(patience=1, timeout=0.5)}
+    try:
+        done = await oneatatime.export(cluster.url, f"{tmp_path}/", **how, on_unreachable="skip")
+        assert not done.complete and not manifest(tmp_path)["complete"]
+        assert done.statistics is not None and done.statistics.skipped
+        wanted = {f"user:{n}" for n in range(3000)}
+        assert set(keys_in(tmp_path)) >= {key for key in wanted if slot_of(key.encode()) not in lost}
+        with pytest.raises(Incomplete):
+            await oneatatime.export(cluster.url, f"{tmp_path}/", **how)
+    finally:
+        gone.resume()
+    done = await oneatatime.export(cluster.url, f"{tmp_path}/", format="jsonl", jobs=3)
+    assert done.complete
+    assert set(keys_in(tmp_path)) == wanted
+    assert not children()
+
+
+async def test_a_service_of_sentinel(sentinel: Sentinel, tmp_path: Path) -> None:
+    sentinel.primary().many([("SET", f"key:{number}", "x" * 20) for number in range(5000)])
+    done = await oneatatime.export(sentinel.url, f"{tmp_path}/", format="jsonl", jobs=2)
+    assert done.complete and done.records == 5000
+
+
+async def test_a_place_that_fsspec_reaches(server: Server, filled: set[str], tmp_path: Path) -> None:
+    done = await oneatatime.export(server.url, f"local://{tmp_path}/out/", format="jsonl", jobs=2)
+    assert done.complete
+    assert_proven(tmp_path / "out", filled)
 
 
 async def test_an_export_that_one_process_began(server: Server, filled: set[str], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from ._blocking import aside
 from ._child import Child, news, started
 from ._deployment import Deployment
-from ._errors import Error, FileFailure, InvalidInput, PlanOutdated, ProcessLost
+from ._errors import FileFailure, InvalidInput, PlanOutdated, ProcessLost
 from ._files import NewFile
 from ._in_job import Job, Order, Report, export_partitions, selected_stream
 from ._manifest import Manifest, part_name
@@ -26,7 +26,7 @@ from ._outfile import Writing
 from ._partition import Partition
 from ._plan import aplan
 from ._portions import Portion, Portions, are_portions
-from ._processes import shared
+from ._processes import evenly, shared
 from ._sealed import Json
 from ._statistics import Statistics, summed
 from ._stream import Stream
@@ -161,6 +161,9 @@ class Jobs:
                     return found
                 return await aplan(self._source, least, db=self._db, options=self._options)
             except OUT_OF_REACH as error:
+                deployment = Deployment.of(self._source)
+                if deployment.kind == "cluster":  # whose slots are known; who has them is waited for later
+                    return evenly(deployment, least, all_dbs=self._db == "all")
                 outage.noted(error)
                 if outage.too_long or self._options.on_unreachable == "fail":
                     raise
@@ -302,7 +305,7 @@ class Jobs:
 
     async def _last_words(self) -> None:
         for worker in self._workers:
-            with suppress(Error):  # whatever it is, there was an error before it
+            with suppress(Exception):  # whatever it is, there was an error before it
                 while (report := await worker.child.receive()) is not None:
                     await self._take(worker, report)
 

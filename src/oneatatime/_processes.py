@@ -17,6 +17,7 @@ from dataclasses import replace
 from ._checkpoint import Checkpoint, Progress
 from ._child import Child, started
 from ._cursor import POSITIONS
+from ._deployment import Deployment
 from ._discovery import ClusterMap
 from ._errors import Incomplete, PlanOutdated, ProcessLost
 from ._fetch import rows_of
@@ -248,7 +249,7 @@ class Processes(Reader):
                 return await aplan(work.deployment, pieces, db=db, options=work.options)
             except OUT_OF_REACH as error:
                 if self._cluster:  # its slots are known; those of a node that is gone are waited for later
-                    return _evenly(work, pieces)
+                    return evenly(work.deployment, pieces, all_dbs=work.selection.all_dbs)
                 outage.noted(error)
                 if work.options.on_unreachable == "fail" or outage.too_long:
                     work.gives_up(f"what is in {work.deployment.name}", error)
@@ -345,12 +346,11 @@ def shared(options: Options, processes: int) -> Options:
     return replace(options, **{name: most / processes for name, most in limits.items() if most is not None})
 
 
-def _evenly(work: Work, pieces: int) -> list[Partition]:
+def evenly(deployment: Deployment, pieces: int, *, all_dbs: bool) -> list[Partition]:
     """Partitions of a cluster of which nobody says how many keys are where."""
     edges = [index * SLOTS // pieces for index in range(pieces + 1)]
-    all_dbs = work.selection.all_dbs
     return [
-        Partition(work.deployment, index, pieces, slots=bits(range(start, end)), all_dbs=all_dbs)
+        Partition(deployment, index, pieces, slots=bits(range(start, end)), all_dbs=all_dbs)
         for index, (start, end) in enumerate(itertools.pairwise(edges))
         if start < end
     ]
