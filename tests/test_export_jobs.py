@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import resource
 import signal
 import time
 from pathlib import Path
@@ -391,6 +392,27 @@ async def test_a_folder_that_is_gone(server: Server, filled: set[str], tmp_path:
     with pytest.raises(FileFailure):
         await task
     assert not children()
+
+
+def test_a_full_disk_costs_only_the_parts_it_met(server: Server, filled: set[str], tmp_path: Path) -> None:
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    folder = tmp_path / "out"
+    command = ("export", server.url, f"{folder}/", "--format", "jsonl", "--jobs", "2")
+    process = spawn(*command, preexec_fn=small_files)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and b"cannot be written: File too large" in errors
+    assert names(folder) == {part["name"] for part in manifest(folder)["parts"]} | {"manifest.json"}
+    assert run(*command, "-q").exit_code == 0
+    assert_proven(folder, filled, again=ONCE_MORE)
+
+
+async def test_parts_without_a_manifest_are_not_ours(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "part-00000.jsonl").write_text("somebody else's")
+    with pytest.raises(InvalidInput, match="take another folder, or move it away"):
+        await oneatatime.export(server.url, tmp_path, format="jsonl", jobs=2)
+    assert names(tmp_path) == {"part-00000.jsonl"}
 
 
 def test_forbidden_keys_are_counted_over_all_runs(server: Server, filled: set[str], tmp_path: Path) -> None:

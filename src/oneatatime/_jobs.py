@@ -134,8 +134,8 @@ class Jobs:
             raise InvalidInput("a limit is of one process: take jobs=1")
         self._began = time.perf_counter()
         files = self._job.files
+        await aside(self.manifest.begin, files)  # from here on what is not named is ours to delete
         try:
-            await aside(self.manifest.begin, files)
             if self._portions is None:
                 self._portions = Portions.planned(await self._plan(), self._what)
             self._waiting = [portion for portion in self._portions if not portion.done]
