@@ -14,6 +14,7 @@ import time
 from dataclasses import replace
 
 from oneatatime._errors import MissingExtra
+from oneatatime._slot import SLOTS
 from tests.servers import Missing
 
 from . import _facts
@@ -86,6 +87,10 @@ def _print_facts() -> None:
         ["all: TB", f"{fleet.keys * fleet.reply / 1e12:.1f}"],
         ["an average node, all of its core: s", f"{floor:.0f}"],
         ["an average node, 0.2 of its core: s", f"{floor / 0.2:.0f}"],
+        ["a slow node, all of its core: s", f"{floor * fleet.slower:.0f}"],
+        ["the fullest node, all of its core: s", f"{_facts.fullest(fleet) * fleet.server:.0f}"],
+        ["an average slot, all of its node's core: s", f"{fleet.keys / SLOTS * fleet.server:.0f}"],
+        ["an average slot, 0.1 of it: s", f"{fleet.keys / SLOTS * fleet.server / 0.1:.0f}"],
         ["keys a second from one node", f"{1 / fleet.server:,.0f}"],
         ["MB a second from one node", f"{fleet.reply / fleet.server / 1e6:.0f}"],
         ["MB a second to one worker, its machine's share", f"{_share(fleet) / 1e6:.0f}"],

@@ -57,7 +57,7 @@ async def view_of(session: Session, member: Member) -> View:
         raise ServerUnready("the node has become a replica", node=session.node)
     if not told.ok:
         raise ServerUnready("the node sees a cluster that is down", node=session.node)
-    return replace(told, members=())  # a worker keeps its last view: of 2,000 nodes, each would be 1.5 MB
+    return replace(told, members=())  # a worker keeps its last view: of 2,000 nodes, each would be a megabyte
 
 
 class ClusterMap:

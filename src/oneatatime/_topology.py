@@ -138,7 +138,7 @@ def _slots(words: str, node: str) -> int:
 class _Members(Sequence[Member]):
     """The lines about all nodes, each made a member when somebody asks: mostly the node itself will do.
 
-    They are not even split into words before: of 2,000 nodes that takes ten times as long as the rest.
+    They are not even split into words before: of 2,000 nodes that takes several times as long as the rest.
     """
 
     def __init__(self, lines: list[str], node: str) -> None:
