@@ -100,7 +100,7 @@ def _print_facts() -> None:
     _print("Million keys", ["of", "average", "most"], _facts.of_keys(fleet))
     head = ["asked for", "partitions", "ms to cut", "Mkeys", "most", "bound", "nodes", "kB", "all, MB"]
     rows = []
-    for number in (1000, 4096, 16_384):
+    for number in (1000, 4096, 16_384, 100_000):
         one = replace(fleet, partitions=number, order="planned")
         rows.append(_facts.of_plan(one, parts(one)))
     _print('Plans ("bound" to a process: pieces of a giant slot; "kB" pickled)', head, rows)
