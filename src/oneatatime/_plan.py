@@ -22,7 +22,7 @@ from ._survey import count, keys_of_databases, mode_of
 from ._work import Work
 
 _MOST = 100_000
-_LEAST = 16
+_LEAST, _ENOUGH = 16, 4096  # partitions, where nobody says how many: more than slots would have to cut them
 _KEYS_EACH = 500_000
 _TRIED_PAGES = 4  # of SCAN, to see how a server's cursors move
 _TRIED_COUNT = 1000
@@ -42,8 +42,8 @@ def plan(
 ) -> list[Partition]:
     """Disjoint partitions of a deployment that together hold every key.
 
-    `source` is as for `stream`, `partitions` how many there shall be; None: one for each 500,000 keys, and 16
-    at least. There are fewer where the keyspace cannot be cut so often (into less than 32 keys), one where
+    `source` is as for `stream`, `partitions` how many there shall be; None: one for each 500,000 keys, from 16
+    to 4,096. There are fewer where the keyspace cannot be cut so often (into less than 32 keys), one where
     its cursors are the server's own affair.
     On a server where nothing changes, each key is in exactly one; where keys are written meanwhile, a few at
     the borders may come in two. `db` is a database's number, or "all": then the small ones may share a
@@ -143,7 +143,7 @@ async def _of_server(work: Work, session: Session, node: Node, partitions: int |
 
 def _enough(keys: int | None) -> int:
     """How many partitions are right for so many keys, where nobody says it."""
-    return min(_MOST, max(_LEAST, -(-(keys or 0) // _KEYS_EACH)))
+    return min(_ENOUGH, max(_LEAST, -(-(keys or 0) // _KEYS_EACH)))
 
 
 def _cut_on_grid(whole: Range, keys: int | None, pieces: int) -> list[Range]:
