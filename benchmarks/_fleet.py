@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from oneatatime._cursor import SLOT_WIDTH, Range
-from oneatatime._plan import _cut_evenly
+from oneatatime._plan import _cut_evenly, spread
 from oneatatime._record import _OBJECTS
 from oneatatime._session import Identity
 from oneatatime._slot import SLOTS, runs
@@ -52,7 +52,7 @@ class Fleet:
     view_client: float = 0.25e-6
 
     partitions: int = 4096
-    order: str = "strided"  # by node, one of each in turn; "planned" or "shuffled"
+    order: str = "planned"  # or "shuffled", or "neighbours": in the order of slots
     workers: int = 1000
     workers_a_machine: int = 32
     network: float = 25e9 / 8  # bytes a second into a machine
@@ -189,10 +189,9 @@ def parts(fleet: Fleet) -> list[Part]:
 
 
 def ordered(parts: list[Part], fleet: Fleet) -> list[Part]:
-    """By `Fleet.order`: a plan lists neighbours together, and neighbours live at the same node."""
-    if fleet.order == "planned":
+    """By `Fleet.order`: neighbours live at the same node, and a plan puts them far apart."""
+    if fleet.order == "neighbours":
         return parts
     if fleet.order == "shuffled":
         return random.Random(fleet.seed).sample(parts, len(parts))
-    step = max(1, round(len(parts) / fleet.primaries))
-    return [part for first in range(step) for part in parts[first::step]]
+    return spread(parts)

@@ -31,7 +31,7 @@ BAD_DAY = replace(SLOW_LOOP, worker_life=1800.0, failovers=1 / 86400, moved=10.0
 SCENARIOS = {
     "as advised": BASE,
     "no slow nodes": replace(BASE, slow_nodes=0.0),
-    "neighbours at once, as planned": replace(BASE, order="planned"),
+    "neighbours at once": replace(BASE, order="neighbours"),
     "shuffled": replace(BASE, order="shuffled"),
     "ahead of 4 MiB": replace(BASE, ahead=4 << 20),
     "slots scattered": replace(BASE, scattered=True),
@@ -101,10 +101,10 @@ def _print_facts() -> None:
     head = ["asked for", "partitions", "ms to cut", "Mkeys", "most", "bound", "nodes", "kB", "all, MB"]
     rows = []
     for number in (1000, 4096, 16_384, 100_000):
-        one = replace(fleet, partitions=number, order="planned")
+        one = replace(fleet, partitions=number, order="neighbours")
         rows.append(_facts.of_plan(one, parts(one)))
     _print('Plans ("bound" to a process: pieces of a giant slot; "kB" pickled)', head, rows)
-    scattered = replace(fleet, scattered=True, order="planned")
+    scattered = replace(fleet, scattered=True, order="neighbours")
     _print("The same where slots are scattered", head, [_facts.of_plan(scattered, parts(scattered))])
     _print("Checkpoints", ["of", "kB", "ms"], _facts.of_checkpoints(fleet))
     _print("Memory of one stream", ["what", "MB"], _facts.of_memory(fleet))
