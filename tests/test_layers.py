@@ -151,12 +151,21 @@ CONNECTING = {".create_connection", ".create_unix_connection", ".open_connection
 ONLY_IN = {
     "sockets": ({"socket", *CONNECTING}, {"_connection.py", "_load.py", "server.py"}),
     "tasks": ({".create_task", ".ensure_future", ".TaskGroup", ".run_coroutine_threadsafe"}, {"_reading.py"}),
-    "threads": ({"threading.Thread", ".ThreadPoolExecutor", ".ProcessPoolExecutor"}, {"_blocking.py"}),
-    "an event loop": ({"asyncio.run", ".new_event_loop", "asyncio.Runner"}, {"_blocking.py", "cli/"}),
+    "threads": (
+        {"threading.Thread", ".ThreadPoolExecutor", ".ProcessPoolExecutor"},
+        {"_blocking.py", "_in_child.py"},
+    ),
+    "an event loop": (
+        {"asyncio.run", ".new_event_loop", "asyncio.Runner"},
+        {"_blocking.py", "_in_child.py", "cli/"},
+    ),
     "print": ({"print()", "sys.stdout", "sys.stderr", "click.echo"}, {"cli/"}),
-    "exit codes": ({"sys.exit", "exit()", "quit()", "os._exit"}, {"cli/", "server.py"}),
+    "exit codes": ({"sys.exit", "exit()", "quit()", "os._exit"}, {"cli/", "server.py", "_in_child.py"}),
     "the environment": ({"os.environ", "os.getenv", "os.putenv"}, {"cli/", "server.py", "_secret.py"}),
-    "processes": ({"subprocess", ".create_subprocess_exec", "os.fork"}, {"cli/", "server.py"}),
+    "processes": (
+        {"subprocess", "multiprocessing", ".create_subprocess_exec", ".subprocess_exec", "os.fork"},
+        {"_child.py", "cli/", "server.py"},
+    ),
     "click": ({"click"}, {"cli/"}),
 }
 

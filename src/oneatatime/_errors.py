@@ -16,6 +16,7 @@
     │   └── ValueGone              a big value was gone before it was loaded
     ├── Incomplete             something could not be read to its end; it says what
     ├── FileFailure            a file cannot be written, read or renamed; it says which, and why
+    ├── ProcessLost            a process of our own was killed, or could not be started
     ├── Undecodable            a key or value is not text in the encoding asked for (a ValueError)
     └── StreamClosed           the stream was closed before this was asked of it
 
@@ -142,6 +143,10 @@ class Incomplete(Error):
 
 class FileFailure(Error):
     """A file cannot be written, read or renamed: the message names it, and quotes the system."""
+
+
+class ProcessLost(Error):
+    """A process of our own was killed or ended before its work was done, or could not be started."""
 
 
 class Undecodable(Error, ValueError):

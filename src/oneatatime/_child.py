@@ -1,0 +1,220 @@
+"""Processes of our own: started, spoken with over pipes, and gone with whoever started them.
+
+A child is a new interpreter that imports this package, whatever `__main__` is here. Its job comes over its
+stdin, so nothing secret stands in its arguments or its environment; what it has to say comes over its
+stdout, its stderr is ours. It has a session of its own: Ctrl-C is its parent's affair. Where stdin ends,
+because its parent closes it or is gone, it ends too: `_in_child` sees to that.
+
+Both sides speak in frames: length, kind, payload. Bytes travel as they are, anything else as a pickle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import signal
+import struct
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+from ._errors import InvalidInput, ProcessLost
+from ._options import MiB
+
+HEADER = struct.Struct("<IB")
+OBJECT, BYTES, ERROR, END = range(4)
+
+# Not `-m`: modules are found where they are found here, and not in whatever folder this was started from.
+_BOOT = (
+    "import sys; sys.path[:] = eval(open(0, 'rb', 0, closefd=False).readline()); "
+    "from oneatatime._in_child import main; main()"
+)
+_GRACE = 5.0  # seconds that a child has to end by itself, once it is asked to
+
+
+def frame(what: object) -> bytes:
+    """What is said, as it travels."""
+    kind, payload = (BYTES, what) if isinstance(what, bytes) else (OBJECT, pickle.dumps(what, 5))
+    return HEADER.pack(len(payload), kind) + payload
+
+
+class _Pipes(asyncio.SubprocessProtocol):
+    """What comes from a child: frames that wait, bounded; and its end.
+
+    The event loop holds this, and it holds nothing of whoever asks.
+    """
+
+    def __init__(self, ahead: int) -> None:
+        self.transport: asyncio.SubprocessTransport | None = None
+        self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.frames: deque[tuple[int, bytes]] = deque()
+        self.silent = False  # nothing more will come
+        self._waiter: asyncio.Future[None] | None = None
+        self._buffer = bytearray()
+        self._waiting = 0  # bytes in frames
+        self._ahead = ahead
+        self._paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.SubprocessTransport)
+        self.transport = transport
+
+    def pipe_data_received(self, fd: int, data: bytes | str) -> None:
+        assert isinstance(data, bytes)
+        buffer = self._buffer
+        buffer += data
+        while len(buffer) >= HEADER.size:
+            size, kind = HEADER.unpack_from(buffer)
+            end = HEADER.size + size
+            if len(buffer) < end:
+                break
+            self.frames.append((kind, bytes(memoryview(buffer)[HEADER.size : end])))
+            del buffer[:end]
+            self._waiting += end
+        if self._waiting > self._ahead and not self._paused:
+            self._paused = True
+            self._pipe(1).pause_reading()
+        self._tell()
+
+    def pipe_connection_lost(self, fd: int, error: Exception | None) -> None:
+        if fd == 1:
+            self.silent = True
+            self._tell()
+
+    def process_exited(self) -> None:
+        if not self.exited.done():
+            self.exited.set_result(None)
+
+    def _pipe(self, fd: int) -> Any:
+        return self.transport.get_pipe_transport(fd) if self.transport is not None else None
+
+    def write(self, data: bytes) -> None:
+        """To its stdin; where that is closed, nobody will read it, and its end tells why."""
+        if not self._pipe(0).is_closing():
+            self._pipe(0).write(data)
+
+    def close_stdin(self) -> None:
+        self._pipe(0).close()
+
+    def close(self) -> None:
+        """Ends it at once: it has nothing that would have to be put away."""
+        for fd in (0, 1):
+            self._pipe(fd).close()
+        transport = self.transport
+        if transport is not None and transport.get_returncode() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                # not transport.kill(), which may reap it in place of the loop, and makes that complain
+                os.kill(transport.get_pid(), signal.SIGKILL)
+
+    async def take(self) -> tuple[int, bytes] | None:
+        """The next frame, or None where there will be none."""
+        while not self.frames:
+            if self.silent:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        kind, payload = self.frames.popleft()
+        self._waiting -= HEADER.size + len(payload)
+        if self._paused and self._waiting <= self._ahead // 2:
+            self._paused = False
+            self._pipe(1).resume_reading()
+        return kind, payload
+
+    def _tell(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Child:
+    """A process that does `work(parent, *arguments)`: see `started`."""
+
+    def __init__(self, pipes: _Pipes, what: str) -> None:
+        assert pipes.transport is not None, "it is started"
+        self.pid = pipes.transport.get_pid()
+        self._transport = pipes.transport
+        self._pipes = pipes
+        self._what = what
+
+    def send(self, what: object) -> None:
+        """Says something to it; what it is told must be little, for it waits here until it is read."""
+        self._pipes.write(frame(what))
+
+    async def receive(self) -> Any:
+        """What it said next, or None when its work is done.
+
+        Raises the error that its work has failed with, as it is; ProcessLost where it ended before its time.
+        """
+        got = await self._pipes.take()
+        if got is None:
+            await self._pipes.exited
+            raise ProcessLost(f"a process that {self._what} {self._how_it_ended()}")
+        kind, payload = got
+        if kind == ERROR:
+            raise pickle.loads(payload)
+        if kind == END:
+            return None
+        return payload if kind == BYTES else pickle.loads(payload)
+
+    def _how_it_ended(self) -> str:
+        code = self._transport.get_returncode()
+        if code is not None and code < 0:
+            with contextlib.suppress(ValueError):
+                return f"was killed: {signal.Signals(-code).name}"
+        return f"ended before its time, with exit code {code}: see what it wrote to stderr"
+
+    async def finished(self) -> None:
+        """Lets it come to its end, in some seconds at most: it is told that nothing more will be said."""
+        self._pipes.close_stdin()
+        await asyncio.wait([self._pipes.exited], timeout=_GRACE)
+
+    async def __aenter__(self) -> Child:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pipes.close()
+        try:
+            await self._pipes.exited
+        finally:
+            self._transport.close()
+
+
+Work = Callable[..., Awaitable[None]]
+"""What a child does: an async function of a module, given its `_in_child.Parent` and arguments."""
+
+
+async def started(work: Work, *arguments: object, what: str = "works", ahead: int = 1 * MiB) -> Child:
+    """A new process that does `work(parent, *arguments)`, to be used by `async with`, which ends it.
+
+    `work` and what it is given are pickled. `what` says in errors what the process does. What it says waits
+    here in about `ahead` bytes at most, and one frame; then the pipe fills, and it waits itself.
+
+    Raises InvalidInput where something cannot be sent to another process, ProcessLost where none can be
+    started.
+    """
+    try:
+        job = pickle.dumps((work, arguments), 5)
+    except Exception as error:
+        text = f"this cannot be sent to another process: {error}"
+        raise InvalidInput(
+            f"{text}; give what can be pickled: a URL in place of a client's object"
+        ) from error
+    if not sys.executable:
+        raise ProcessLost("this Python does not know its own program, so no process of it can be started")
+    loop = asyncio.get_running_loop()
+    try:
+        _, pipes = await loop.subprocess_exec(
+            lambda: _Pipes(ahead),
+            *(sys.executable, "-c", _BOOT, "oneatatime"),
+            stderr=None,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ProcessLost(f"no process can be started: {error}") from error
+    pipes.write(repr(sys.path).encode() + b"\n" + HEADER.pack(len(job), BYTES) + job)
+    return Child(pipes, what)

@@ -1,0 +1,151 @@
+"""The other end of `_child`: what runs in a process of our own, from its first line to its exit.
+
+It is a program, so it has its own event loop, exit code, and a thread: whoever computes for minutes shall
+end all the same when the parent is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import sys
+import threading
+from collections import deque
+from typing import Any, BinaryIO
+
+from ._child import BYTES, END, ERROR, HEADER, frame
+from ._errors import Error
+from ._options import KiB, MiB
+
+_GRACE = 2.0  # seconds for an orphan to put away what it has open
+_PIPE = 1 * MiB  # bytes in the pipe to the parent, where the system lets us choose
+_WRITTEN = 256 * KiB  # bytes that wait for it
+
+
+class Parent(asyncio.BaseProtocol):
+    """Who started this process: says what there is to do, and takes what comes of it."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.WriteTransport | None = None
+        self._said: deque[Any] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self.gone = asyncio.Event()
+
+    async def receive(self) -> Any:
+        """What the parent says next. When it closes its end, this process is cancelled."""
+        while not self._said:
+            self._news.clear()
+            await self._news.wait()
+        return self._said.popleft()
+
+    async def send(self, what: object) -> None:
+        """Says something; returns when there is room for more."""
+        await self._write(frame(what))
+
+    async def _write(self, data: bytes) -> None:
+        assert self.transport is not None, "connected before use"
+        self.transport.write(data)
+        await self._room.wait()
+
+    def hear(self, what: Any) -> None:
+        """Something was said."""
+        self._said.append(what)
+        self._news.set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.set_write_buffer_limits(_WRITTEN)
+        self.transport = transport
+
+    def pause_writing(self) -> None:
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        self._room.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._room.set()  # nobody listens any more: stdin says the same, and ends this process
+        self.gone.set()
+
+
+def main() -> None:
+    """Does the job that comes over stdin."""
+    told = os.fdopen(os.dup(0), "rb")
+    said = os.fdopen(os.dup(1), "wb", 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # whatever is printed must not be taken for a frame
+    _widen(said)
+    work, arguments = pickle.loads(_next(told))
+    with contextlib.suppress(asyncio.CancelledError):  # the parent is gone, or wants no more
+        asyncio.run(_do(told, said, work, arguments))
+
+
+def _widen(pipe: BinaryIO) -> None:
+    """More room in the pipe, so that less often one waits for the other."""
+    if sys.platform == "linux":
+        import fcntl
+
+        try:
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
+        except OSError:  # a user may have only so many: it works as it is
+            return
+
+
+async def _do(told: BinaryIO, said: BinaryIO, work: Any, arguments: Any) -> None:
+    loop, parent = asyncio.get_running_loop(), Parent()
+    await loop.connect_write_pipe(lambda: parent, said)
+    task = asyncio.current_task()
+    assert task is not None, "it runs in one"
+    over = threading.Event()
+
+    def listen() -> None:
+        try:
+            while True:
+                loop.call_soon_threadsafe(parent.hear, _next(told))
+        except (EOFError, RuntimeError):  # the parent is gone, or wants no more; or the loop is closed
+            if not over.is_set():
+                loop.call_soon_threadsafe(task.cancel)
+        if not over.wait(_GRACE):
+            os._exit(1)
+
+    threading.Thread(target=listen, name="oneatatime", daemon=True).start()
+    try:
+        await work(parent, *arguments)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        payload = _pickled(error)
+        await parent._write(HEADER.pack(len(payload), ERROR) + payload)
+    else:
+        await parent._write(HEADER.pack(0, END))
+    finally:
+        over.set()
+    assert parent.transport is not None, "connected before use"
+    parent.transport.close()  # what still waits is written before
+    await parent.gone.wait()
+
+
+def _pickled(error: Exception) -> bytes:
+    """An error as it travels; what cannot travel by itself is told in words."""
+    try:
+        payload = pickle.dumps(error, 5)
+        pickle.loads(payload)
+    except Exception:  # noqa: BLE001 - other people's errors may be made anyhow
+        payload = pickle.dumps(Error(f"{type(error).__name__}: {error}"), 5)
+    return payload
+
+
+def _next(told: BinaryIO) -> Any:
+    """What the parent said next. Raises EOFError where it has closed its end, or is gone."""
+    size, kind = HEADER.unpack(_exactly(told, HEADER.size))
+    data = _exactly(told, size)
+    return data if kind == BYTES else pickle.loads(data)
+
+
+def _exactly(told: BinaryIO, size: int) -> bytes:
+    data = told.read(size)
+    if len(data) < size:
+        raise EOFError("the parent says no more")
+    return data
