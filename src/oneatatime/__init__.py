@@ -24,6 +24,7 @@ from ._errors import Incomplete as Incomplete
 from ._errors import InvalidInput as InvalidInput
 from ._errors import MissingExtra as MissingExtra
 from ._errors import PermissionDenied as PermissionDenied
+from ._errors import PlanOutdated as PlanOutdated
 from ._errors import ProcessLost as ProcessLost
 from ._errors import ProtocolViolation as ProtocolViolation
 from ._errors import ReplyTimeout as ReplyTimeout
@@ -90,6 +91,7 @@ __all__ = (
     "Parts",
     "Pending",
     "PermissionDenied",
+    "PlanOutdated",
     "ProcessLost",
     "ProtocolViolation",
     "Record",

@@ -17,6 +17,7 @@ import pickle
 import signal
 import struct
 import sys
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -37,9 +38,19 @@ _GRACE = 5.0  # seconds that a child has to end by itself, once it is asked to
 
 
 def frame(what: object) -> bytes:
-    """What is said, as it travels."""
-    kind, payload = (BYTES, what) if isinstance(what, bytes) else (OBJECT, pickle.dumps(what, 5))
+    """What is said, as it travels. Raises InvalidInput for what cannot."""
+    kind, payload = (BYTES, what) if isinstance(what, bytes) else (OBJECT, _pickled(what))
     return HEADER.pack(len(payload), kind) + payload
+
+
+def _pickled(what: object) -> bytes:
+    try:
+        return pickle.dumps(what, 5)
+    except Exception as error:
+        text = f"this cannot be sent to another process: {error}"
+        raise InvalidInput(
+            f"{text}; give what can be pickled: a URL in place of a client's object"
+        ) from error
 
 
 class _Pipes(asyncio.SubprocessProtocol):
@@ -178,10 +189,15 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pipes.close()
-        try:
-            await self._pipes.exited
-        finally:
-            self._transport.close()
+        exited, deadline, again = self._pipes.exited, time.monotonic() + _GRACE, None
+        while not exited.done() and time.monotonic() < deadline:
+            try:
+                await asyncio.wait([exited], timeout=_GRACE)
+            except asyncio.CancelledError as cancelled:  # by who ends the loop: it shall see no process left
+                again = cancelled
+        self._transport.close()
+        if again is not None:
+            raise again
 
 
 Work = Callable[..., Awaitable[None]]
@@ -192,18 +208,12 @@ async def started(work: Work, *arguments: object, what: str = "works", ahead: in
     """A new process that does `work(parent, *arguments)`, to be used by `async with`, which ends it.
 
     `work` and what it is given are pickled. `what` says in errors what the process does. What it says waits
-    here in about `ahead` bytes at most, and one frame; then the pipe fills, and it waits itself.
+    here in about `ahead` bytes at most, and one frame; about as much in the pipe, and at its other end.
 
     Raises InvalidInput where something cannot be sent to another process, ProcessLost where none can be
     started.
     """
-    try:
-        job = pickle.dumps((work, arguments), 5)
-    except Exception as error:
-        text = f"this cannot be sent to another process: {error}"
-        raise InvalidInput(
-            f"{text}; give what can be pickled: a URL in place of a client's object"
-        ) from error
+    job = frame((work, arguments, ahead))
     if not sys.executable:
         raise ProcessLost("this Python does not know its own program, so no process of it can be started")
     loop = asyncio.get_running_loop()
@@ -216,5 +226,5 @@ async def started(work: Work, *arguments: object, what: str = "works", ahead: in
         )
     except OSError as error:
         raise ProcessLost(f"no process can be started: {error}") from error
-    pipes.write(repr(sys.path).encode() + b"\n" + HEADER.pack(len(job), BYTES) + job)
+    pipes.write(repr(sys.path).encode() + b"\n" + job)
     return Child(pipes, what)

@@ -16,7 +16,7 @@ from functools import partial
 from ._arrived import MOVED, read_targets
 from ._cursor import SLOT_WIDTH, Range
 from ._discovery import ClusterMap
-from ._errors import ConnectionLost, Error, Incomplete, ServerUnready
+from ._errors import ConnectionLost, Error, PlanOutdated, ServerUnready
 from ._ledger import Ledger
 from ._node import OUT_OF_REACH, Node
 from ._options import KiB
@@ -246,7 +246,7 @@ class Cluster:
             self._opaque.add(post.node)
         if self._run_id is not None and identity.run_id != self._run_id:
             text = "a slot that was cut into pieces is served by another process by now: plan again"
-            raise Incomplete(text, node=post.node.name, missing=(self._missing(),))
+            raise PlanOutdated(text, node=post.node.name, missing=(self._missing(),))
         account = self._work.account
         if post.node.name not in account.nodes:
             account.nodes[post.node.name] = None
@@ -380,7 +380,7 @@ class Cluster:
             names = batch.names or batch.keys
             rows = self.ledger.undelivered(names, unwanted, undecided)
             some = batch if rows is None or len(rows) == len(batch) else batch.of(rows)
-            some.names = None
+            some.names = some.names if self._work.keep_names else None
             await self._work.flow.put(some)
 
     def _widen(self, post: Post, spawn: Spawn) -> None:

@@ -15,6 +15,7 @@
     │   │   └── ServerLoading          it is still reading its data from disk
     │   └── ValueGone              a big value was gone before it was loaded
     ├── Incomplete             something could not be read to its end; it says what
+    │   └── PlanOutdated           a partition was cut for a server process that is gone: plan again
     ├── FileFailure            a file cannot be written, read or renamed; it says which, and why
     ├── ProcessLost            a process of our own was killed, or could not be started
     ├── Undecodable            a key or value is not text in the encoding asked for (a ValueError)
@@ -138,7 +139,14 @@ class Incomplete(Error):
         self.missing = missing
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuilt_incomplete, (self.message, self.node, self.key, self.command, self.missing))
+        return (
+            _rebuilt_incomplete,
+            (type(self), self.message, self.node, self.key, self.command, self.missing),
+        )
+
+
+class PlanOutdated(Incomplete):
+    """A partition means nothing any more: it was cut for a server process that is gone. Plan again."""
 
 
 class FileFailure(Error):
@@ -188,9 +196,14 @@ def _rebuilt(
 
 
 def _rebuilt_incomplete(
-    message: str, node: str | None, key: bytes | str | None, command: str | None, missing: tuple[str, ...]
+    kind: type[Incomplete],
+    message: str,
+    node: str | None,
+    key: bytes | str | None,
+    command: str | None,
+    missing: tuple[str, ...],
 ) -> Incomplete:
-    return Incomplete(message, node=node, key=key, command=command, missing=missing)
+    return kind(message, node=node, key=key, command=command, missing=missing)
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

@@ -20,14 +20,15 @@ from ._errors import Error
 from ._options import KiB, MiB
 
 _GRACE = 2.0  # seconds for an orphan to put away what it has open
-_PIPE = 1 * MiB  # bytes in the pipe to the parent, where the system lets us choose
-_WRITTEN = 256 * KiB  # bytes that wait for it
+_MOST_PIPE = 1 * MiB  # bytes in the pipe to the parent, where the system lets us choose
+_MOST_WRITTEN = 256 * KiB  # bytes that wait for it
 
 
 class Parent(asyncio.BaseProtocol):
     """Who started this process: says what there is to do, and takes what comes of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, ahead: int) -> None:
+        self._ahead = ahead
         self.transport: asyncio.WriteTransport | None = None
         self._said: deque[Any] = deque()
         self._news = asyncio.Event()
@@ -58,7 +59,7 @@ class Parent(asyncio.BaseProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
-        transport.set_write_buffer_limits(_WRITTEN)
+        transport.set_write_buffer_limits(min(self._ahead, _MOST_WRITTEN))
         self.transport = transport
 
     def pause_writing(self) -> None:
@@ -78,25 +79,23 @@ def main() -> None:
     said = os.fdopen(os.dup(1), "wb", 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # whatever is printed must not be taken for a frame
-    _widen(said)
-    work, arguments = pickle.loads(_next(told))
+    work, arguments, ahead = _next(told)
+    _fit(said, ahead)
     with contextlib.suppress(asyncio.CancelledError):  # the parent is gone, or wants no more
-        asyncio.run(_do(told, said, work, arguments))
+        asyncio.run(_do(told, said, ahead, work, arguments))
 
 
-def _widen(pipe: BinaryIO) -> None:
-    """More room in the pipe, so that less often one waits for the other."""
+def _fit(pipe: BinaryIO, size: int) -> None:
+    """The pipe holds about so much: the one does not wait for the other, and not too much lies there."""
     if sys.platform == "linux":
         import fcntl
 
-        try:
-            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
-        except OSError:  # a user may have only so many: it works as it is
-            return
+        with contextlib.suppress(OSError):  # a user may have only so many: it works as it is
+            fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, min(size, _MOST_PIPE))
 
 
-async def _do(told: BinaryIO, said: BinaryIO, work: Any, arguments: Any) -> None:
-    loop, parent = asyncio.get_running_loop(), Parent()
+async def _do(told: BinaryIO, said: BinaryIO, ahead: int, work: Any, arguments: Any) -> None:
+    loop, parent = asyncio.get_running_loop(), Parent(ahead)
     await loop.connect_write_pipe(lambda: parent, said)
     task = asyncio.current_task()
     assert task is not None, "it runs in one"

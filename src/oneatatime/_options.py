@@ -32,6 +32,8 @@ EXPORT_AHEAD = 16 * MiB
 PART_SECONDS = 60.0
 """After this a part is closed even when it is small: so much is done again after a crash, at most."""
 
+MOST_PROCESSES = 1000
+
 CORE_TYPES = ("string", "hash", "list", "set", "zset", "stream")
 MODULE_TYPES = (
     "ReJSON-RL",
@@ -94,6 +96,17 @@ class Options:
     on_unreachable: str = "wait"
     patience: float = 60.0
     read_from: str = "primary"
+
+    @classmethod
+    def of(cls, options: Options | None, **given: float | str | None) -> Options:
+        """These options, or the defaults, with what was given beside them. Raises InvalidInput."""
+        options = cls() if options is None else options
+        if not isinstance(options, Options):
+            raise InvalidInput(
+                f"options= is an oneatatime.Options, not {type(options).__name__}: {options!r}"
+            )
+        changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return replace(options, **changes) if changes else options
 
     def __post_init__(self) -> None:
         for name, choices in _CHOICES.items():
@@ -188,6 +201,16 @@ class Selection:
             unique=unique,
             all_dbs=all_dbs,
         )
+
+
+def check_processes(processes: Any, *, keys: bool, partition: bool) -> None:
+    """Raises InvalidInput where `processes=` makes no sense, by itself or beside another argument."""
+    if not isinstance(processes, int) or isinstance(processes, bool) or not 0 < processes <= MOST_PROCESSES:
+        raise InvalidInput(f"processes={processes!r} must be a number from 1 to {MOST_PROCESSES:,}")
+    if processes > 1 and keys:
+        raise InvalidInput("keys= are read in their order, by one process: leave out processes=")
+    if processes > 1 and partition:
+        raise InvalidInput("a partition is what one process reads: give the source itself to processes=")
 
 
 def _several(names: Any, what: str) -> Iterable[Any]:

@@ -15,7 +15,7 @@ class Partition:
 
     All partitions of one plan together hold every key. `index` counts them from 0 to `of`. On one server
     it is a range of cursors, and means something to one server process only: after a restart or a
-    failover the plan must be made anew, and reading it raises `Incomplete`. In a cluster it is a set of
+    failover the plan must be made anew, and reading it raises `PlanOutdated`. In a cluster it is a set of
     slots, and stays true whatever happens; only the piece of a slot that was too big for one
     partition is bound to the process as well. `dbs` are the databases that it is of, where that is not the
     one that the source names, nor all that there will be.

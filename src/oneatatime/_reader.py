@@ -7,7 +7,7 @@ package would take a third longer.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._checkpoint import Checkpoint, Json, Progress, what_of
@@ -15,7 +15,7 @@ from ._connection import Connection
 from ._cursor import Range
 from ._endpoint import Endpoint
 from ._errors import InvalidInput, ServerLoading, Unreachable
-from ._node import Node, Outage
+from ._node import OUT_OF_REACH, Node, Outage
 from ._partition import Partition
 from ._session import Session
 from ._single import Database
@@ -31,7 +31,11 @@ log = logging.getLogger("oneatatime")
 
 
 class Reader:
-    """The reading of what a stream wants: all, or the keys of `source`, or what is in `partition`."""
+    """The reading of what a stream wants: all, or the keys of `source`, or what is in `partition`.
+
+    `done`: what of the databases was read before, where no checkpoint says so. `patient`: it belongs to
+    something that was begun before, so a server that is away now is waited for from the first.
+    """
 
     def __init__(
         self,
@@ -39,11 +43,15 @@ class Reader:
         source: KeySource | None = None,
         partition: Partition | None = None,
         resume: Checkpoint | None = None,
+        done: Mapping[int, Progress] | None = None,
+        patient: bool = False,
     ) -> None:
         self.work = work
         self._source = source
         self._partition = partition
         self._resume = resume
+        self._before = dict(resume.databases if resume is not None else done or {})
+        self._patient = patient
         self._what = what_of(work.selection, work.deployment.login.db, partition)
         self._where: Json = {}
         self._read: dict[int, Database | Cluster] = {}
@@ -66,7 +74,7 @@ class Reader:
                 self._resume.check_where(self._where)
             if mode == "cluster":
                 await self._read_cluster(spawn)
-            else:
+            elif mode != "nobody":
                 await self._read_server(spawn)
         finally:
             if self._opened is not None:
@@ -75,15 +83,22 @@ class Reader:
     # What it is
 
     async def _first_contact(self) -> str:
-        """Looks who is there: "standalone" or "cluster". A server that is loading its data is waited for."""
+        """Looks who is there: "standalone" or "cluster"; "nobody" where that is to be skipped.
+
+        A server that is loading its data is waited for.
+        """
         outage = Outage(self.work.options.patience)
+        passing = OUT_OF_REACH if self._patient else (ServerLoading,)
         while True:
             try:
                 return await self._look()
-            except ServerLoading as error:
+            except passing as error:
                 outage.noted(error)
                 if outage.too_long or self.work.options.on_unreachable == "fail":
-                    raise
+                    if not self._patient:
+                        raise
+                    self.work.gives_up(repr(self._partition)[1:-1], error)
+                    return "nobody"
                 await outage.rest()
 
     async def _look(self) -> str:
@@ -210,7 +225,7 @@ class Reader:
         return locate
 
     def _progress(self, db: int) -> Progress:
-        return self._resume.databases.get(db, Progress()) if self._resume is not None else Progress()
+        return self._before.get(db, Progress())
 
     # Clusters
 
@@ -261,17 +276,22 @@ class Reader:
         left = len(self._databases) - len(self._read)
         return sum(one.fraction for one in self._read.values()) / (len(self._read) + left)
 
-    def checkpoint(self) -> Json:
-        """What the loop has finished with."""
-        databases = {} if self._resume is None else dict(self._resume.databases)
+    @property
+    def progress(self) -> dict[int, Progress]:
+        """What the loop has finished with, by database."""
+        databases = dict(self._before)
         for db, one in self._read.items():
             if isinstance(one, Database):
                 run_id, ranges = one.settled
                 databases[db] = Progress(one.all_settled, run_id, tuple(ranges))
             else:
                 databases[db] = Progress(slots=one.settled)
+        return databases
+
+    def checkpoint(self) -> Json:
+        """The same as plain data, with what it belongs to."""
         where = self._where or (dict(self._resume.where) if self._resume is not None else _nowhere(self.work))
-        return Checkpoint(where, self._what, databases).to_json()
+        return Checkpoint(where, self._what, self.progress).to_json()
 
 
 def _nowhere(work: Work) -> Json:

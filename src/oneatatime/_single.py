@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from ._cursor import POSITIONS, Range, cut, joined, without
-from ._errors import ConnectionLost, Incomplete, ServerUnready
+from ._errors import ConnectionLost, Incomplete, PlanOutdated, ServerUnready
 from ._node import OUT_OF_REACH, Node, Outage
 from ._pages import Between, read_pages
 from ._scan import Border, Disordered, Scan
@@ -281,7 +281,7 @@ class Database:
             f"database {self.db} of {node.name} is served by another process than when it was cut into "
             "partitions, and they mean nothing to it: plan them again"
         )
-        raise Incomplete(text, node=node.name, missing=(f"a part of database {self.db} of {node.name}",))
+        raise PlanOutdated(text, node=node.name, missing=(f"a part of database {self.db} of {node.name}",))
 
     def _check_role(self, identity: Identity, node: Node) -> None:
         """Raises ServerUnready for a server that may not have what its primary has."""

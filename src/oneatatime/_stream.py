@@ -16,7 +16,7 @@ from ._checkpoint import Checkpoint
 from ._deployment import Deployment
 from ._errors import InvalidInput
 from ._loop import Skin
-from ._options import Keys, Options, Selection
+from ._options import Keys, Options, Selection, check_processes
 from ._partition import Partition
 from ._reader import Reader
 from ._reading import Reading, Shape
@@ -223,6 +223,7 @@ def stream(
     max_load: float | None = None,
     on_unreachable: str | None = None,
     read_from: str | None = None,
+    processes: int = 1,
     options: Options | None = None,
 ) -> Stream:
     """Everything in a deployment, as an async iterator of (key, value); all types mixed.
@@ -241,7 +242,8 @@ def stream(
     `Stream.checkpoint` gave. `on_unreachable` is "wait" for a server that is gone (for `Options.patience`
     seconds), "fail", or "skip" what it holds; `read_from` is "primary" or "replica". `count` is SCAN's COUNT.
     `rate` (keys a second), `bandwidth` (bytes a second) and `max_load` (share of a server's time, up
-    to 1) hold the stream back; `options` holds all other settings.
+    to 1) hold the stream back; `options` holds all other settings. `processes`: so many processes read, which
+    this one only takes the batches of, where reading is the limit: of a cluster, of JSON, of hashes as text.
 
     Values: string bytes, hash dict, list list, set set, zset list of (member, score), stream list of
     (id, fields), JSON the document, any other type `Opaque`; a value over `Options.parts_over` bytes is a
@@ -258,6 +260,7 @@ def stream(
     partition = source if isinstance(source, Partition) else None
     if partition is not None and (db is not None or keys is not None):
         raise InvalidInput("a partition is read whole: db= was given to plan(), and keys= have none")
+    check_processes(processes, keys=keys is not None, partition=partition is not None)
     selection = Selection.checked(
         match=match,
         types=types,
@@ -268,7 +271,7 @@ def stream(
         unique=unique,
         all_dbs=_all_dbs(db) or (partition is not None and partition.all_dbs),
     ).reading(fields=fields, dump=dump)
-    chosen = _options(
+    chosen = Options.of(
         options,
         count=count,
         rate=rate,
@@ -281,7 +284,7 @@ def stream(
     begun = Checkpoint.of_json(resume) if resume is not None else None
     if begun is not None and keys is not None:
         raise InvalidInput("keys= cannot be resumed: give those that are left")
-    return _Asked(deployment, partition, selection, chosen, begun).begin()
+    return _Asked(deployment, partition, selection, chosen, begun, processes).begin()
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -293,12 +296,17 @@ class _Asked:
     selection: Selection
     options: Options
     resume: Checkpoint | None
+    processes: int = 1
 
     def begin(self, options: Options | None = None, **changes: Any) -> Stream:
         """A new stream, of a selection with these changes."""
         selection = replace(self.selection, **changes)
         given = KeySource(selection) if selection.keys is not None else None
         work = Work(self.deployment, options or self.options, selection)
+        if self.processes > 1:
+            from ._processes import Processes  # here: few streams need them, and every start waits
+
+            return Stream(self, Reading(Processes(work, self.processes, self.resume)))
         return Stream(self, Reading(Reader(work, given, self.partition, self.resume), given))
 
 
@@ -361,7 +369,7 @@ class OneAtATime(_View[Any]):
             match=None, types=None, keys=keys, metadata=(), encoding=encoding, errors=errors
         )
         self._deployment = Deployment.of(redis)
-        self._options = _options(options, count=count, rate=rate)
+        self._options = Options.of(options, count=count, rate=rate)
         self._keys = keys
         super().__init__(self._new_reading(), items.values)
 
@@ -388,11 +396,3 @@ class OneAtATime(_View[Any]):
         work = Work(self._deployment, self._options, self._selection, keep_missing=True)
         source = KeySource(self._selection)
         return Reading(Reader(work, source), source)
-
-
-def _options(options: Options | None, **given: float | str | None) -> Options:
-    options = Options() if options is None else options
-    if not isinstance(options, Options):
-        raise InvalidInput(f"options= is an oneatatime.Options, not {type(options).__name__}: {options!r}")
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return replace(options, **changes) if changes else options

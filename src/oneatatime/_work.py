@@ -32,7 +32,8 @@ Fresh = Callable[[list[bytes]], list[bytes]]
 class Work:
     """What is read, how, and what has come of it so far.
 
-    `nodes` are the servers met, by their endpoints; whoever reads sets `values.locate`.
+    `nodes` are the servers met, by their endpoints; whoever reads sets `values.locate`. `keep_names`: batches
+    keep their keys as bytes, where those are text.
     """
 
     deployment: Deployment
@@ -40,6 +41,7 @@ class Work:
     selection: Selection
     names_only: bool = False
     keep_missing: bool = False
+    keep_names: bool = False
     flow: Flow = field(init=False)
     account: Account = field(default_factory=Account)
     values: BigValues = field(init=False)
