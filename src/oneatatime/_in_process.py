@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ._checkpoint import Progress
 from ._in_child import Parent
 from ._options import Options, Selection
-from ._packed import pack
+from ._packed import Fields, pack
 from ._partition import Partition
 from ._reader import Reader
 from ._reading import Reading, Shape
@@ -69,7 +69,7 @@ async def _read(parent: Parent, job: Job, partition: Partition, done: dict[int, 
     work.keep_names = job.names
     reader = Reader(work, None, partition, done=done, patient=True)
     reading, view = Reading(reader), _Wholes()
-    told = time.monotonic()
+    told, fields = time.monotonic(), Fields()
     try:
         with suppress(StopAsyncIteration):
             while True:
@@ -79,7 +79,7 @@ async def _read(parent: Parent, job: Job, partition: Partition, done: dict[int, 
                     told = time.monotonic()
                 if len(batch):
                     values = list(values_of(batch)) if batch.values else []
-                    await parent.send(pack(batch, values, names=job.names))
+                    await parent.send(pack(batch, values, fields, names=job.names))
         await parent.send(Report(reader.progress, 1.0, reading.statistics(), over=True))
     finally:
         await reading.aclose()

@@ -15,14 +15,29 @@ from ._record import Batch, Parts
 
 _VERSION = 4
 _MARSHALLED, _PICKLED = b"m", b"p"
+_MOST_FIELDS = 1000  # names of fields that are remembered; where there are more, hardly any come again
 _SLOW = "set"  # marshal sorts sets
 
 MakeParts = Callable[[bytes, str, int, "int | None"], Parts]
 """Key, type, size and, where there are several, database -> what stands for a big value, where it arrives."""
 
 
-def pack(batch: Batch, values: list[Any], *, names: bool) -> bytes:
+class Fields(dict[Any, Any]):
+    """Names of fields, each as the same object wherever it stands: then it travels once, and is made once."""
+
+    def __missing__(self, name: Any) -> Any:
+        if len(self) < _MOST_FIELDS:
+            self[name] = name
+        return name
+
+
+def pack(batch: Batch, values: list[Any], fields: Fields, *, names: bool) -> bytes:
     """The batch with these values, as bytes; `names`: with the keys as bytes beside those that are text."""
+    if batch.types == "hash" and len(fields) < _MOST_FIELDS:
+        values = [
+            {fields[name]: text for name, text in value.items()} if value.__class__ is dict else value
+            for value in values
+        ]
     parts: dict[int, tuple[bytes, str, int]] = {}
     if Parts in map(type, values):
         for row, value in enumerate(values):
