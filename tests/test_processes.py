@@ -425,18 +425,18 @@ async def test_one_process_may_stop_and_several_go_on(server: Server) -> None:
 
 
 async def test_a_checkpoint_of_a_server_that_was_restarted_is_read_anew(node: Node) -> None:
-    node.many([("SET", f"key:{n}", "x" * 50) for n in range(5000)])
+    node.many([("SET", f"key:{n}", "x" * 50) for n in range(30_000)])
     stream = oneatatime.stream(node.url, processes=2, options=SLOW)
     keys = 0
     async for _ in stream:
         keys += 1
-        if keys == 4000:
+        if keys == 25_000:
             break
     saved = stream.checkpoint()
     await stream.aclose()
     node.restart(keep_data=True)
     rest = oneatatime.stream(node.url, processes=2, resume=saved)
-    assert len({key async for key in rest.keys()}) == 5000
+    assert len({key async for key in rest.keys()}) == 30_000
     assert "restarted meanwhile" in str(rest.statistics().read_again)
 
 
