@@ -58,11 +58,17 @@ def saved(state: str) -> Any:
 
 
 def killed_until_done(url: str, out: Path, state: str, *, after: Callable[[], float], rate: int) -> int:
-    """Runs and kills the command over and over until a run comes to its end; returns how many were killed."""
+    """Runs and kills the command over and over until a run comes to its end; returns how many were killed.
+
+    `after`: so many seconds after its first line, however slow the machine is to start it.
+    """
     for killed in range(60):
         with out.open("ab") as output:
             arguments = ("items", url, "--checkpoint", state, "--rate", str(rate), "-q")
+            before = out.stat().st_size
             with spawn(*arguments, stdout=output) as process:
+                while out.stat().st_size == before and process.poll() is None:
+                    time.sleep(0.01)
                 try:
                     assert process.wait(after()) == 0, process.communicate()
                 except subprocess.TimeoutExpired:
@@ -73,7 +79,7 @@ def killed_until_done(url: str, out: Path, state: str, *, after: Callable[[], fl
 
 
 def some_time() -> float:
-    return random.uniform(1.2, 2.8)
+    return random.uniform(0.9, 2.5)
 
 
 @pytest.mark.timeout(120)
@@ -131,9 +137,10 @@ def test_a_run_that_is_interrupted_keeps_where_it_was(
     out = tmp_path / "out.jsonl"
     with (
         out.open("ab") as output,
-        spawn("items", server.url, "--checkpoint", state, "--rate", "20000", stdout=output) as process,
+        spawn("items", server.url, "--checkpoint", state, "--rate", "10000", stdout=output) as process,
     ):
-        time.sleep(0.9)  # before the first second is over: it is kept at the end
+        while not out.stat().st_size:  # it has begun, however slow it was to start
+            time.sleep(0.01)
         process.send_signal(number)
         errors = process.communicate()[1].decode()
     assert process.returncode == code

@@ -419,8 +419,10 @@ class TestPieces:
         over = False
 
         async def cut() -> None:
+            pause = 0.05
             while not over:
-                await asyncio.sleep(random.random() / 20)
+                await asyncio.sleep(random.random() * pause)
+                pause *= 1.05  # a slow machine gets a value through, too
                 node.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
         cutting = asyncio.ensure_future(cut())

@@ -150,7 +150,10 @@ def uses(path: Path) -> set[str]:
 CONNECTING = {".create_connection", ".create_unix_connection", ".open_connection", ".open_unix_connection"}
 ONLY_IN = {
     "sockets": ({"socket", *CONNECTING}, {"_connection.py", "_load.py", "server.py"}),
-    "tasks": ({".create_task", ".ensure_future", ".TaskGroup", ".run_coroutine_threadsafe"}, {"_reading.py"}),
+    "tasks": (
+        {".create_task", ".ensure_future", ".TaskGroup", ".run_coroutine_threadsafe"},
+        {"_reading.py", "_child.py"},
+    ),
     "threads": (
         {"threading.Thread", ".ThreadPoolExecutor", ".ProcessPoolExecutor"},
         {"_blocking.py", "_in_child.py"},

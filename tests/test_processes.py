@@ -107,8 +107,6 @@ async def test_what_several_processes_read_is_what_one_reads(server: Server, arg
     fill(server)
     one = await records(server.url, **{**arguments, "unique": True})
     several = await records(server.url, processes=3, **arguments)
-    if not arguments.get("unique"):  # at the borders of partitions some may come twice
-        several = [record for n, record in enumerate(several) if not n or several[n - 1] != record]
     assert several == one and len(one) >= 300
 
 
@@ -162,7 +160,7 @@ def test_a_table_is_read_by_several(server: Server) -> None:
 @pytest.mark.parametrize("unique", [False, True])
 @pytest.mark.parametrize("after", [1, 1500])
 async def test_a_process_is_killed_and_all_comes(server: Server, unique: bool, after: int) -> None:
-    server.admin.mset({f"key:{n}": "x" * 50 for n in range(3000)})
+    server.admin.mset({f"key:{n}": "x" * 100 for n in range(10_000)})
     times: Counter[bytes] = Counter()
     stream = oneatatime.stream(server.url, processes=2, unique=unique, options=SLOW)
     async for key, _ in stream:
@@ -170,10 +168,10 @@ async def test_a_process_is_killed_and_all_comes(server: Server, unique: bool, a
         if times.total() == after:
             os.kill(children()[0], signal.SIGKILL)
     done = stream.statistics()
-    assert len(times) == 3000 and done.complete
+    assert len(times) == 10_000 and done.complete
     assert "was killed: SIGKILL" in str(done.read_again)
     if unique:
-        assert times.total() == 3000
+        assert times.total() == 10_000
 
 
 async def test_a_process_of_a_cluster_is_killed(cluster: Cluster) -> None:
@@ -219,7 +217,7 @@ async def test_a_server_that_stays_away(node: Node) -> None:
                     node.save()
                     node.kill()
         assert raised.value.missing
-        assert_no_children()
+        assert not children()
         node.start()
 
 
@@ -427,18 +425,18 @@ async def test_one_process_may_stop_and_several_go_on(server: Server) -> None:
 
 
 async def test_a_checkpoint_of_a_server_that_was_restarted_is_read_anew(node: Node) -> None:
-    node.many([("SET", f"key:{n}", "x" * 50) for n in range(5000)])
+    node.many([("SET", f"key:{n}", "x" * 50) for n in range(30_000)])
     stream = oneatatime.stream(node.url, processes=2, options=SLOW)
     keys = 0
     async for _ in stream:
         keys += 1
-        if keys == 4000:
+        if keys == 25_000:
             break
     saved = stream.checkpoint()
     await stream.aclose()
     node.restart(keep_data=True)
     rest = oneatatime.stream(node.url, processes=2, resume=saved)
-    assert len({key async for key in rest.keys()}) == 5000
+    assert len({key async for key in rest.keys()}) == 30_000
     assert "restarted meanwhile" in str(rest.statistics().read_again)
 
 

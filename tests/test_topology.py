@@ -9,7 +9,8 @@ import pytest
 
 from oneatatime._deployment import Deployment
 from oneatatime._discovery import ClusterMap
-from oneatatime._errors import ProtocolViolation
+from oneatatime._endpoint import Endpoint
+from oneatatime._errors import ProtocolViolation, Unreachable
 from oneatatime._options import Options, Selection
 from oneatatime._slot import ALL_SLOTS, bits, named, runs
 from oneatatime._topology import Member, Topology, View, view
@@ -119,3 +120,21 @@ async def test_a_key_on_its_way_is_asked_for_at_the_very_node_that_was_told() ->
     for said in (None, "", "MOVED 5 10.9.9.9:7000", "ASK 5 10.9.9.9:7000"):
         node, asking = await found.locate(b"key", said)
         assert (node.endpoint.host, asking) == ("10.0.0.1", False)
+
+
+async def test_the_nodes_of_a_url_are_asked_in_any_order() -> None:
+    """In theirs the first three would bear the start of a thousand workers."""
+    nodes = ",".join(f"10.0.0.{number}:7000" for number in range(1, 11))
+    found = ClusterMap(Work(Deployment.of(f"redis+cluster://{nodes}"), Options(), Selection()))
+    asked: list[str] = []
+
+    async def ask(endpoint: Endpoint) -> View:
+        asked.append(endpoint.host or "")
+        raise Unreachable("nobody there")
+
+    found._ask = ask  # type: ignore[method-assign]
+    for _ in range(20):
+        with pytest.raises(Unreachable):
+            await found.find()
+    assert len(set(asked)) == 10 and len(asked) == 200
+    assert len(set(asked[::10])) > 1

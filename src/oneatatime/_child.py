@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import pickle
 import signal
@@ -35,6 +36,7 @@ _BOOT = (
     "from oneatatime._in_child import main; main()"
 )
 _GRACE = 5.0  # seconds that a child has to end by itself, once it is asked to
+_MOST_WAITED = 30.0  # seconds for the end of one that is killed, on a machine that has much else to do
 
 
 def frame(what: object) -> bytes:
@@ -207,15 +209,10 @@ class Child:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pipes.close()
-        exited, deadline, again = self._pipes.exited, time.monotonic() + _GRACE, None
-        while not exited.done() and time.monotonic() < deadline:
-            try:
-                await asyncio.wait([exited], timeout=_GRACE)
-            except asyncio.CancelledError as cancelled:  # by who ends the loop: it shall see no process left
-                again = cancelled
-        self._transport.close()
-        if again is not None:
-            raise again
+        try:
+            await _surely(self._pipes.exited, _MOST_WAITED)
+        finally:
+            self._transport.close()
 
 
 async def news(children: Iterable[Child]) -> None:
@@ -245,6 +242,20 @@ async def started(work: Work, *arguments: object, what: str = "works", ahead: in
     if not sys.executable:
         raise ProcessLost("this Python does not know its own program, so no process of it can be started")
     loop = asyncio.get_running_loop()
+    starting = loop.create_task(_start(loop, ahead))
+    try:
+        await _surely(starting)
+    except asyncio.CancelledError:
+        if not starting.cancelled() and starting.exception() is None:
+            async with Child(starting.result(), what):
+                raise
+        raise
+    pipes = starting.result()
+    pipes.write(repr(sys.path).encode() + b"\n" + job)
+    return Child(pipes, what)
+
+
+async def _start(loop: asyncio.AbstractEventLoop, ahead: int) -> _Pipes:
     try:
         _, pipes = await loop.subprocess_exec(
             lambda: _Pipes(ahead),
@@ -254,5 +265,19 @@ async def started(work: Work, *arguments: object, what: str = "works", ahead: in
         )
     except OSError as error:
         raise ProcessLost(f"no process can be started: {error}") from error
-    pipes.write(repr(sys.path).encode() + b"\n" + job)
-    return Child(pipes, what)
+    return pipes
+
+
+async def _surely(ended: asyncio.Future[Any], within: float = math.inf) -> None:
+    """Waits for what takes a moment, even when it is cancelled: who ends the loop shall see no process left.
+
+    It is cancelled afterwards. A start that is broken off in the middle leaves what the loop complains of.
+    """
+    again, deadline = None, time.monotonic() + within
+    while not ended.done() and (left := deadline - time.monotonic()) > 0:
+        try:
+            await asyncio.wait([ended], timeout=None if left == math.inf else left)
+        except asyncio.CancelledError as cancelled:
+            again = cancelled
+    if again is not None:
+        raise again

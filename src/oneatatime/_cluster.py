@@ -194,7 +194,7 @@ class Cluster:
             self._gives_up(unserved, "", error)
 
     async def _count_again(self) -> None:
-        account, keys = self._work.account, await self._map.count()
+        account, keys = self._work.account, await self._map.count(self.ledger.wanted)
         if keys is not None:
             account.keys_at_end = (account.keys_at_end or 0) + keys
 

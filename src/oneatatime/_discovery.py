@@ -57,7 +57,7 @@ async def view_of(session: Session, member: Member) -> View:
         raise ServerUnready("the node has become a replica", node=session.node)
     if not told.ok:
         raise ServerUnready("the node sees a cluster that is down", node=session.node)
-    return told
+    return replace(told, members=())  # a worker keeps its last view: of 2,000 nodes, each would be a megabyte
 
 
 class ClusterMap:
@@ -90,7 +90,8 @@ class ClusterMap:
         known = [self.endpoint(member) for member in self.topology.primaries.values()]
         random.shuffle(known)
         known.sort(key=self._is_out_of_reach)
-        for endpoint in dict.fromkeys([*known, *self._seeds]):
+        seeds = random.sample(self._seeds, len(self._seeds))  # of a thousand streams, not the same three
+        for endpoint in dict.fromkeys([*known, *seeds]):
             try:
                 views.append(await self._ask(endpoint))
             except OUT_OF_REACH as failure:
@@ -145,10 +146,15 @@ class ClusterMap:
         endpoint = deployment.endpoint(host, member.port)
         return endpoint if endpoint.db == self._db else replace(endpoint, db=self._db)
 
-    async def count(self) -> int | None:
-        """How many keys there are, by the nodes' own count; None where one does not tell."""
+    async def count(self, slots: int) -> int | None:
+        """How many keys the owners of some slots have, by their own count; None where one does not tell.
+
+        Not those of others: a thousand workers with a part each would ask a thousand nodes each.
+        """
         total = 0
         for member in self.topology.primaries.values():
+            if not member.slots & slots:
+                continue
             session = Session(self.endpoint(member), self._work.options, self._work.asides)
             try:
                 await session.open()

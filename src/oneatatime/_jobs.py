@@ -169,17 +169,6 @@ class Jobs:
                     raise
                 await outage.rest()
 
-    def _next(self) -> Portion:
-        """The one that is farthest from all that are being read: mostly at another node, of a cluster."""
-        busy = [worker.portion.index for worker in self._workers if worker.portion is not None]
-
-        def distance(portion: Portion) -> tuple[int, int]:
-            return min((abs(portion.index - one) for one in busy), default=0), -portion.index
-
-        found = max(self._waiting, key=distance)
-        self._waiting.remove(found)
-        return found
-
     # The children
 
     async def _work(self, stack: AsyncExitStack) -> None:
@@ -188,7 +177,7 @@ class Jobs:
             at_once = min(self._processes, len(self._waiting))
             self._share_limits(at_once)
             for _ in range(at_once):
-                await self._start(self._next(), stack)
+                await self._start(self._waiting.pop(0), stack)
             while self._workers:
                 await news(worker.child for worker in self._workers)
                 for worker in [worker for worker in self._workers if worker.child.has_news]:
@@ -244,7 +233,7 @@ class Jobs:
         if report.over:
             worker.portion = None
             if self._waiting:
-                self._give(worker, self._next())
+                self._give(worker, self._waiting.pop(0))
             else:
                 worker.child.send(None)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Mapping
-from typing import NamedTuple
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from ._blocking import iterate
 from ._cursor import POSITIONS, Range, cut
@@ -21,8 +22,11 @@ from ._slot import SLOTS, bits, runs
 from ._survey import count, keys_of_databases, mode_of
 from ._work import Work
 
+T = TypeVar("T")
+
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _MOST = 100_000
-_LEAST = 16
+_LEAST, _ENOUGH = 16, 4096  # partitions, where nobody says how many: more than slots would have to cut them
 _KEYS_EACH = 500_000
 _TRIED_PAGES = 4  # of SCAN, to see how a server's cursors move
 _TRIED_COUNT = 1000
@@ -42,12 +46,13 @@ def plan(
 ) -> list[Partition]:
     """Disjoint partitions of a deployment that together hold every key.
 
-    `source` is as for `stream`, `partitions` how many there shall be; None: one for each 500,000 keys, and 16
-    at least. There are fewer where the keyspace cannot be cut so often (into less than 32 keys), one where
-    its cursors are the server's own affair.
-    On a server where nothing changes, each key is in exactly one; where keys are written meanwhile, a few at
-    the borders may come in two. `db` is a database's number, or "all": then the small ones may share a
-    partition, and there may be a few more of these. In a cluster they have about as many keys each.
+    `source` is as for `stream`, `partitions` how many there shall be; None: one for each 500,000 keys, from
+    16 to 4,096. There are fewer where the keyspace cannot be cut so often (into less than 32 keys), one where
+    its cursors are the server's own affair. Read them in their order: neighbours, which are at one node, are
+    far apart in it (`Partition.index` counts along the slots or cursors). On a server where nothing changes,
+    each key is in exactly one; where keys are written meanwhile, a few at the borders may come in two. `db`
+    is a database's number, or "all": then the small ones may share a partition, and there may be a few more
+    of these. In a cluster they have about as many keys each.
 
     `secret` is the name of an environment variable that holds the password wherever a partition is read, or a
     callable that gives it, or (username, password): then the partitions hold nothing secret. For code
@@ -85,10 +90,27 @@ async def aplan(
         deployment = sent  # a source that does not know it asks for it here, too
     work = Work(deployment, options or Options(), Selection(all_dbs=db == "all"))
     found = await _found(work, partitions)
-    return [
-        Partition(sent, index, len(found), all_dbs=db == "all", **one._asdict())
-        for index, one in enumerate(found)
-    ]
+    return spread(
+        [
+            Partition(sent, index, len(found), all_dbs=db == "all", **one._asdict())
+            for index, one in enumerate(found)
+        ]
+    )
+
+
+def spread(partitions: Sequence[T]) -> list[T]:
+    """In an order in which neighbours, which are at one node, are far apart.
+
+    Workers take them one after the other, and would meet at one node while the others wait.
+
+    >>> spread(range(8))
+    [0, 5, 2, 7, 4, 1, 6, 3]
+    """
+    many = len(partitions)
+    step = round(many * _GOLDEN)  # each falls into the widest gap, however many nodes there are
+    while math.gcd(step, many) != 1:
+        step += 1
+    return [partitions[index * step % many] for index in range(many)]
 
 
 class _Cut(NamedTuple):
@@ -143,7 +165,7 @@ async def _of_server(work: Work, session: Session, node: Node, partitions: int |
 
 def _enough(keys: int | None) -> int:
     """How many partitions are right for so many keys, where nobody says it."""
-    return min(_MOST, max(_LEAST, -(-(keys or 0) // _KEYS_EACH)))
+    return min(_ENOUGH, max(_LEAST, -(-(keys or 0) // _KEYS_EACH)))
 
 
 def _cut_on_grid(whole: Range, keys: int | None, pieces: int) -> list[Range]:

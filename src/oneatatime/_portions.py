@@ -39,14 +39,10 @@ class Portion:
         self.written = Statistics()  # the same of the process that has it now
         self.now = ended if done else Statistics()
 
-    @property
-    def index(self) -> int:
-        """Its place among all partitions."""
-        return self.partition.index
-
     def to_json(self) -> Json:
         part = self.partition
         return {
+            "index": part.index,
             "start": str(part.start),  # JSON's numbers are not that long everywhere
             "end": str(part.end),
             "slots": None if part.slots is None else slots_to_json(part.slots),
@@ -88,10 +84,7 @@ class Portions(Sequence[Portion]):
             raise InvalidInput(f"{text}, and this reads version {_VERSION}: go on with that, or begin anew")
         try:
             of = len(data["partitions"])
-            portions = [
-                _portion_of_json(one, (deployment, index, of), all_dbs=all_dbs)
-                for index, one in enumerate(data["partitions"])
-            ]
+            portions = [_portion_of_json(one, deployment, of, all_dbs=all_dbs) for one in data["partitions"]]
             where, before, numbers = data["where"], data["what"], int(data["numbers"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             text = f"the manifest's partitions do not make sense: {error!r}"
@@ -137,9 +130,11 @@ def are_portions(checkpoint: Json | None) -> bool:
     return checkpoint is not None and checkpoint.get("oneatatime") == _KIND
 
 
-def _portion_of_json(data: Json, which: tuple[Deployment, int, int], *, all_dbs: bool) -> Portion:
+def _portion_of_json(data: Json, deployment: Deployment, of: int, *, all_dbs: bool) -> Portion:
     partition = Partition(
-        *which,
+        deployment,
+        int(data["index"]),
+        of,
         start=int(data["start"]),
         end=int(data["end"]),
         slots=None if data["slots"] is None else slots_of_json(data["slots"]),

@@ -32,7 +32,7 @@ from ._reader import Reader
 from ._record import Batch, Parts
 from ._session import Identity
 from ._share import Share, left_of, together
-from ._slot import SLOTS, bits
+from ._slot import ALL_SLOTS, SLOTS, bits
 from ._survey import count
 from ._unique import Seen, seen
 from ._work import Spawn, Work
@@ -329,7 +329,7 @@ class Processes(Reader):
     async def _count_cluster(self, db: int) -> int | None:
         found = self._map_of(db)
         await found.find()
-        return await found.count()
+        return await found.count(ALL_SLOTS)
 
     async def _count_one(self, db: int) -> int | None:
         session = (await self._finder(db)()).session()

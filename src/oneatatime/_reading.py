@@ -64,7 +64,16 @@ class _Run:
             self._spawn(self.reader.read(self._spawn))
         elif self._loop is not loop and not self._closed:
             raise StreamClosed("the stream was begun in another event loop, and lives and ends there")
-        return await self.work.flow.take()
+        try:
+            return await self.work.flow.take()
+        except Exception:
+            self._cancel()
+            await self._until_ended()  # or a loop that ends with the error would meet what is still ending
+            raise
+
+    async def _until_ended(self) -> None:
+        if self._tasks:
+            await asyncio.wait(list(self._tasks))
 
     def __aiter__(self) -> AsyncIterator[Batch]:
         return self
@@ -126,8 +135,7 @@ class _Run:
         self.drop()
         if self._loop is not None and not self._here():
             return
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
+        await self._until_ended()
         if self._source is not None:
             await self._source.aclose()
 

@@ -104,7 +104,7 @@ class Scan:
     ) -> None:
         self.range = part
         self.count = self._most = count
-        self._outer = part.end if outer is None else outer
+        self._outer = outer if outer is not None else part.end if after is None else POSITIONS
         self.finished = False
         self.in_hand: list[bytes] = []
         self.settled = self.relied = part.start

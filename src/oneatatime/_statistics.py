@@ -26,7 +26,7 @@ class Statistics:
     way of it. `finished`: the stream came to its end without an error, but what is told in `forbidden`,
     `failed` or `skipped` was not delivered.
 
-    `keys_at_start` and `keys_at_end`: the server's own count (DBSIZE), of all nodes together, None where
+    `keys_at_start` and `keys_at_end`: the server's own count (DBSIZE), of all nodes read together, None where
     it does not tell. `repeats`: with `unique`, keys that came again and were left out; without, about how
     many were delivered again, because what they stand in had to be read again. `forbidden`: keys that the
     user may not read; `failed`: keys whose value could not be delivered; `failures`: the first few of
