@@ -6,18 +6,13 @@ installed on workers and scheduler. No password goes into a graph: `secret=` say
 
 from __future__ import annotations
 
-import itertools
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
-from .._blocking import iterate
 from .._errors import MissingExtra
-from .._partition import Partition
-from .._record import Parts, Record
-from .._stream import Stream, stream
+from .._stream import Stream
 from ._table import Table, Task, opened
 
 _RETRIES = 2
@@ -37,123 +32,55 @@ def read(
     `partitions` are those of `plan`, `arguments` those of `stream`, with `secret`. Columns have Arrow's types
     (`pandas.ArrowDtype`), known without a look at data. What a computation does not use is not read: `len` and
     `df[["key"]]` read keys alone, where each is one row, and of `columns` of hashes only those used are asked
-    for. Workers that are lost are replaced by Dask; `df.compute(retries=2)` tries what fails again, too.
+    for. A worker that is lost is made good by Dask; `df.compute(retries=2)` also tries again what fails.
 
     Raises MissingExtra without Dask, InvalidInput for a password without `secret=`, and what `plan` raises.
 
     >>> def adults(url):
     ...     people = read(url, match="user:*", columns={"age": "int64"}, encoding="utf-8")
-    ...     return people[people.age >= 18].key.count().compute()
+    ...     return people[people.age >= 18].age.count().compute()
     """
-    dd = _imported("dask.dataframe")
-    table = Table.of(
-        source, partitions=partitions, flatten=flatten, columns=columns, unfit=unfit, **arguments
-    )
-    rows = _Rows(replace(table, partitions=()))
-    import dask
+    dd, dask = _imported("dask.dataframe"), _imported("dask")
+    rows = {"flatten": flatten, "columns": columns, "unfit": unfit}
+    table = Table.of(source, partitions=partitions, **rows, **arguments)
+    from ._dask_rows import Frame, Rows
 
+    reader = Rows(replace(table, partitions=()))
     with dask.config.set({"dataframe.convert-string": False}):  # they are Arrow's already
-        frame = dd.from_map(rows, table.partitions, meta=rows.empty(), label="oneatatime")
-    return _that_counts_keys(frame)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _Rows:
-    """Reads a partition as a pandas frame: on a worker."""
-
-    table: Table
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def __call__(self, partition: Partition, columns: list[str]) -> Any:  # asked for, so that [] is, too
-        import pyarrow as pa
-
-        wanted = columns or self.table.schema.names[:1]
-        batches = self.table.batches(partition, wanted)
-        schema = pa.schema([self.table.schema.field(name) for name in wanted])
-        found = pa.Table.from_batches((one.cast(schema) for one in batches), schema)
-        return _frame(found)[columns]
-
-    def empty(self) -> Any:
-        return _frame(self.table.schema.empty_table())
-
-    def __dask_tokenize__(self) -> str:  # each `read` reads anew what may have changed
-        return self.token
-
-
-def _frame(table: Any) -> Any:
-    import pandas as pd
-
-    return table.replace_schema_metadata().to_pandas(types_mapper=pd.ArrowDtype)
-
-
-def _that_counts_keys(frame: Any) -> Any:
-    """The same, of which `len` asks for no column: Dask leaves that to who reads, and then asks for all."""
-    from dask.dataframe.dask_expr._collection import new_collection
-
-    class Counting(type(frame.expr)):  # type: ignore[misc]
-        def _simplify_up(self, parent: Any, dependents: Any) -> Any:
-            if type(parent).__name__ == "Len" and self.columns:
-                return type(parent)(self.substitute_parameters({"columns": [], "_series": False}))
-            return super()._simplify_up(parent, dependents)
-
-    return new_collection(Counting(*frame.expr.operands))
+        frame = dd.from_map(reader, table.partitions, meta=reader.empty(), label="oneatatime")
+    return type(frame)(Frame(*frame.expr.operands))
 
 
 def read_bag(
     source: object, *, partitions: int | None = None, records: bool = False, **arguments: Any
 ) -> Any:
-    """A Dask bag of `source`: (key, value) as a stream gives them, or with `records` all of a `Record`.
+    """A Dask bag of `source`: (key, value) as a stream gives them, or `Record`s, in `partitions` as for `read`.
 
-    Values too big to hold are loaded whole. Everything else is as for `read`.
+    Values too big to hold are loaded whole, and so is a partition: it is a list. `arguments` are those of
+    `stream`, with `secret`.
+
+    Raises MissingExtra without Dask, InvalidInput for a password without `secret=`, and what `plan` raises.
+
+    >>> def longest(url):
+    ...     return read_bag(url, types="string").map(lambda pair: len(pair[1])).max().compute()
     """
-    bag = _imported("dask.bag")
+    bag, _ = _imported("dask.bag"), _imported("dask.dataframe")
     sent, _ = opened(source, arguments)
     parts = sent.cut(partitions)
-    items = _Items(sent.arguments, records)
-    return bag.from_sequence(parts, npartitions=len(parts)).map_partitions(items)
+    from ._dask_rows import Items
 
-
-@dataclass(frozen=True, eq=False, repr=False)
-class _Items:
-    """Reads a partition item by item: on a worker."""
-
-    arguments: Mapping[str, Any]
-    records: bool
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
-
-    def __call__(self, partitions: Iterable[Partition]) -> list[Any]:  # a list: it may go to another worker
-        (partition,) = partitions
-        with closing(iterate(lambda: self._batches(partition))) as batches:
-            return list(itertools.chain.from_iterable(batches))
-
-    async def _batches(self, partition: Partition) -> AsyncIterator[list[Any]]:
-        async with stream(partition, **self.arguments) as begun:
-            async for batch in begun.batches():
-                whole = [await _whole(record) for record in batch]
-                yield whole if self.records else [(record.key, record.value) for record in whole]
-
-    def __dask_tokenize__(self) -> str:
-        return self.token
-
-
-async def _whole(record: Record) -> Record:
-    value = record.value
-    return record._replace(value=await value.load()) if isinstance(value, Parts) else record
+    return bag.from_sequence(parts, npartitions=len(parts)).map_partitions(Items(sent.arguments, records))
 
 
 def apply(
-    source: object,
-    function: Callable[[Stream], Any],
-    *,
-    partitions: int | None = None,
-    **arguments: Any,
+    source: object, function: Callable[[Stream], Any], *, partitions: int | None = None, **arguments: Any
 ) -> list[Any]:
     """What `function(stream)` returns for the stream of each partition, in the order of partitions.
 
-    It runs on the workers of the distributed client that there is, else on Dask's scheduler here. There a
-    partition whose worker is lost, or that fails, is done again, at most twice: so `function` runs at least
-    once for each key, and what it does elsewhere should do no harm twice. An error that stays is raised here,
-    and ends the others.
+    On the workers of the distributed client that there is, else on Dask's scheduler here. On workers, a
+    partition whose worker is lost, or that fails, is done again, twice at most: `function` sees each key at
+    least once, and what it does elsewhere must do no harm twice. An error that stays is raised here, and ends
+    the rest. `arguments` are those of `stream`, with `secret`.
 
     Raises MissingExtra without Dask, InvalidInput for a password without `secret=`, and what `plan` raises.
 
@@ -166,7 +93,7 @@ def apply(
     try:
         client = distributed.get_client()
     except ValueError:  # there is none
-        return list(dask.compute(*[dask.delayed(task, pure=False, name=None)(part) for part in parts]))
+        return list(dask.compute(*[dask.delayed(task, pure=False)(part) for part in parts]))
     futures = client.map(task, parts, key="oneatatime-apply", pure=False, retries=_RETRIES)
     try:
         return list(client.gather(futures))
@@ -175,9 +102,7 @@ def apply(
 
 
 def _imported(name: str) -> Any:
-    import importlib
-
     try:
-        return importlib.import_module(name)
+        return import_module(name)
     except ImportError as error:
         raise MissingExtra('engines.dask needs Dask: pip install "oneatatime[dask]"') from error
