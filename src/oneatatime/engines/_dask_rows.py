@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from dask.dataframe.dask_expr._expr import Index, determine_column_projection
+from dask.dataframe.dask_expr._expr import Head, Index, determine_column_projection
 from dask.dataframe.dask_expr._reductions import Len
 from dask.dataframe.dask_expr.io import FromMapProjectable
 
@@ -32,15 +32,16 @@ def _new() -> str:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rows:
-    """Reads a partition as a pandas frame. Whatever is read anew has another `token`: data may have changed."""
+    """Reads a partition as a pandas frame; each `read` with a `token` of its own, since data may have changed."""
 
     table: Table
     token: str = field(default_factory=_new)
 
-    def __call__(self, partition: Partition, columns: list[str]) -> Any:  # no default: so [] is asked for, too
+    # `columns` has no default, so that Dask asks for [] as well
+    def __call__(self, partition: Partition, columns: list[str], limit: int | None = None) -> Any:
         wanted = columns or self.table.schema.names[:1]
         schema = pa.schema([self.table.schema.field(name) for name in wanted])
-        batches = (batch.cast(schema) for batch in self.table.batches(partition, wanted))
+        batches = (batch.cast(schema) for batch in self.table.batches(partition, wanted, limit))
         return _frame(pa.Table.from_batches(batches, schema))[columns]
 
     def empty(self) -> Any:
@@ -56,12 +57,14 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 class Frame(FromMapProjectable):  # type: ignore[misc]
-    """What `dask.dataframe.from_map` makes, but that an index and `len` ask for no column of their own.
+    """What `dask.dataframe.from_map` makes, but `head` stops early, and an index and `len` ask for no columns.
 
-    Without it they ask for all columns. Then a filter and its index would be read apart, at two moments.
+    Else they ask for all. Then a filter and its index would be read apart, at two moments.
     """
 
     def _simplify_up(self, parent: Any, dependents: Any) -> Any:
+        if type(parent) is Head and parent.n >= 0 and not self.operand("kwargs"):
+            return Head(self.substitute_parameters({"kwargs": {"limit": parent.n}}), *parent.operands[1:])
         if not isinstance(parent, Len | Index):
             return super()._simplify_up(parent, dependents)
         wanted: Any = []

@@ -30,9 +30,10 @@ def read(
     """A Dask DataFrame of `source`: rows as `Stream.arrow` gives them, in about so many partitions as asked.
 
     `partitions` are those of `plan`, `arguments` those of `stream`, with `secret`. Columns have Arrow's types
-    (`pandas.ArrowDtype`), known without a look at data. What a computation does not use is not read: `len` and
-    `df[["key"]]` read keys alone, where each is one row, and of `columns` of hashes only those used are asked
-    for. A worker that is lost is made good by Dask; `df.compute(retries=2)` also tries again what fails.
+    (`pandas.ArrowDtype`), known without a look at data. What a computation does not use is not read: `len`
+    and `df[["key"]]` read keys alone, where each is one row; of `columns` of hashes only those used are
+    asked for; `head` stops early. What a lost worker had to do, Dask does again; `df.compute(retries=2)`
+    also tries again what fails.
 
     Raises MissingExtra without Dask, InvalidInput for a password without `secret=`, and what `plan` raises.
 
@@ -41,7 +42,7 @@ def read(
     ...     return people[people.age >= 18].age.count().compute()
     """
     dd, dask = _imported("dask.dataframe"), _imported("dask")
-    rows = {"flatten": flatten, "columns": columns, "unfit": unfit}
+    rows: Any = {"flatten": flatten, "columns": columns, "unfit": unfit}
     table = Table.of(source, partitions=partitions, **rows, **arguments)
     from ._dask_rows import Frame, Rows
 
@@ -54,10 +55,10 @@ def read(
 def read_bag(
     source: object, *, partitions: int | None = None, records: bool = False, **arguments: Any
 ) -> Any:
-    """A Dask bag of `source`: (key, value) as a stream gives them, or `Record`s, in `partitions` as for `read`.
+    """A Dask bag of `source`: (key, value) as a stream gives them, or with `records` all of a `Record`.
 
-    Values too big to hold are loaded whole, and so is a partition: it is a list. `arguments` are those of
-    `stream`, with `secret`.
+    Values too big to hold are loaded whole, and so is a partition: it is a list. `partitions` are those of
+    `plan`, `arguments` those of `stream`, with `secret`.
 
     Raises MissingExtra without Dask, InvalidInput for a password without `secret=`, and what `plan` raises.
 
