@@ -151,7 +151,14 @@ CONNECTING = {".create_connection", ".create_unix_connection", ".open_connection
 ONLY_IN = {
     "sockets": ({"socket", *CONNECTING}, {"_connection.py", "_load.py", "server.py"}),
     "tasks": ({".create_task", ".ensure_future", ".TaskGroup", ".run_coroutine_threadsafe"}, {"_reading.py"}),
-    "threads": ({"threading.Thread", ".ThreadPoolExecutor", ".ProcessPoolExecutor"}, {"_blocking.py"}),
+    "threads": (
+        {"threading.Thread", ".ThreadPoolExecutor", "concurrent.futures.ThreadPoolExecutor"},
+        {"_blocking.py"},
+    ),
+    "pools of processes": (
+        {".ProcessPoolExecutor", "concurrent.futures.ProcessPoolExecutor"},
+        {"engines/"},
+    ),
     "an event loop": ({"asyncio.run", ".new_event_loop", "asyncio.Runner"}, {"_blocking.py", "cli/"}),
     "print": ({"print()", "sys.stdout", "sys.stderr", "click.echo"}, {"cli/"}),
     "exit codes": ({"sys.exit", "exit()", "quit()", "os._exit"}, {"cli/", "server.py"}),

@@ -32,7 +32,7 @@ def _new() -> str:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rows:
-    """Reads a partition as a pandas frame; each `read` with a `token` of its own, since data may have changed."""
+    """Reads a partition as a pandas frame. Each `read` has a `token` of its own: data may have changed."""
 
     table: Table
     token: str = field(default_factory=_new)
@@ -57,7 +57,7 @@ def _frame(table: pa.Table) -> pd.DataFrame:
 
 
 class Frame(FromMapProjectable):  # type: ignore[misc]
-    """What `dask.dataframe.from_map` makes, but `head` stops early, and an index and `len` ask for no columns.
+    """What `dd.from_map` makes, but `head` stops early, and an index and `len` ask for no columns.
 
     Else they ask for all. Then a filter and its index would be read apart, at two moments.
     """
