@@ -48,6 +48,9 @@ class Rows:
         """A frame of no rows."""
         return _frame(self.table.schema.empty_table())
 
+    def __repr__(self) -> str:
+        return f"<rows of {self.table.name}>"
+
     def __dask_tokenize__(self) -> str:
         return self.token
 
