@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-scale servers clean
+.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-scale bench-engines servers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -78,6 +78,10 @@ bench-cluster: $(VENV)/.test
 # A thousand nodes and 10^11 keys, simulated by the real plan, with one real node that lists 2,000 (a minute).
 bench-scale: $(VENV)/.test
 	$(BIN)/python -m benchmarks.scale
+
+# What a second process is worth where the client is the limit, on a cluster of three (four minutes).
+bench-engines: $(VENV)/.test
+	$(BIN)/python -m benchmarks.engines
 
 # Readers against a cluster whose nodes die, move and freeze at random. MINUTES, SERVER and TOPOLOGY (cluster,
 # standalone, sentinel) as wanted; the history of it all goes to .chaos/.
