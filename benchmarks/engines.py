@@ -4,8 +4,9 @@ A cluster of three primaries holds strings that are JSON documents of some 470 b
 client decodes each and adds up what every warehouse has sold, in three ways that take turns: one plain `for`
 loop, the same by `engines.processes.apply` with one process, and with two. Each run is a program of its own;
 that it plans and starts processes is in its time. Prints items a second, and how many cores the servers, the
-clients and all others on the machine took, so that it shows what the limit is. Exit status 1 where two processes are less
-than 1.7 times as fast as one, or, where the machine has not the cores for that, than 0.9 of what it has.
+clients and all others on the machine took, so that it shows what the limit is. Exit status 1 where two
+processes are less than 1.7 times as fast as one; where the cores do not suffice for that, less than 0.9 of
+what they do suffice for.
 """
 
 from __future__ import annotations
@@ -61,12 +62,8 @@ def main() -> int:
     one, two, cores = middle["1 process"], middle["2 processes"], os.cpu_count() or 1
     most = min(2.0, cores * one["client"] / (one["client"] + one["server"]))
     apart = 2 * (one["client"] / one["rate"]) / (two["client"] / two["rate"])
-    print(
-        f"{most:.2f} is the most that {cores} cores have, since the servers need a part of them; by what an item"
-    )
-    print(
-        f"costs the clients, it is {apart:.2f} times where the servers are elsewhere and each process has a core"
-    )
+    print(f"{cores} cores suffice for {most:.2f} times, since the servers need a part of them")
+    print(f"servers elsewhere, a core for each process: {apart:.2f} times, by what an item costs the clients")
     return 0 if times >= min(_LEAST, _OF_MOST * most) else 1
 
 
