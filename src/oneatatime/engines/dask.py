@@ -96,9 +96,7 @@ def apply(
     except ValueError:  # there is none
         return list(dask.compute(*[dask.delayed(task, pure=False)(part) for part in parts]))
     if client.asynchronous:
-        raise InvalidInput(
-            "apply waits for its results, and this client is asynchronous: make one that is not"
-        )
+        raise InvalidInput("apply waits for results, and this client is asynchronous: make one that is not")
     futures = client.map(task, parts, key="oneatatime-apply", pure=False, retries=_RETRIES)
     try:
         return list(client.gather(futures))
