@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-scale bench-processes bench-jobs servers clean
+.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-scale bench-processes bench-jobs servers clean bench-engines
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -16,8 +16,8 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto tests
 
 # The same tests without what is compiled, as after an installation without a compiler; but for those of servers that
-# fail, of the tests' own clusters, of killed runs and of guides, which are the same either way.
-AS_COMPILED := clusters server_facts chaos reading_failures reading_replicas export import cli_import store lossless guides
+# fail, of the tests' own clusters, of killed runs, of guides and of engines, which are the same either way.
+AS_COMPILED := clusters server_facts chaos reading_failures reading_replicas export import cli_import store lossless guides engine_dask engine_processes
 test-python: $(VENV)/.test
 	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n auto tests $(AS_COMPILED:%=--ignore tests/test_%.py)
 
@@ -86,6 +86,10 @@ bench-scale: $(VENV)/.test
 # Several processes beside one, of a cluster and of one server (five minutes).
 bench-processes: $(VENV)/.test
 	$(BIN)/python -m benchmarks.processes
+
+# What a second process is worth where the client is the limit, on a cluster of three (four minutes).
+bench-engines: $(VENV)/.test
+	$(BIN)/python -m benchmarks.engines
 
 # Readers against a cluster whose nodes die, move and freeze at random. MINUTES, SERVER and TOPOLOGY (cluster,
 # standalone, sentinel) as wanted; the history of it all goes to .chaos/.
