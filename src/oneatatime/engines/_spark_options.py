@@ -1,4 +1,4 @@
-"""Options of Spark's reader and writer, which are text, as arguments; and what a schema of the user's means."""
+"""Options of Spark's reader and writer, which are text, as arguments; and what a user's schema means."""
 
 from __future__ import annotations
 

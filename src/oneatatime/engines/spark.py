@@ -7,11 +7,10 @@ partition, because Spark sends the reader off before it asks for partitions.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from .._errors import InvalidInput, MissingExtra
-from .._import import Loaded
 from .._pushed import Pushed
 from ._spark_options import arguments_of, as_wanted, layout
 from ._table import Table
@@ -49,8 +48,7 @@ class OneatatimeDataSource(api.DataSource):  # type: ignore[misc]
 
     def schema(self) -> Any:
         """The columns of the layout. Asks the server only where `columns` has names without types."""
-        given = arguments_of(self.options)
-        return from_arrow_schema(layout(given))
+        return from_arrow_schema(layout(arguments_of(self.options)))
 
     def reader(self, schema: Any) -> Any:
         """Reads rows of this schema, the user's or that of the layout."""
@@ -117,11 +115,5 @@ class Writer(api.DataSourceArrowWriter):  # type: ignore[misc]
 
     def write(self, batches: Iterator[Any]) -> Any:
         """Writes the rows of one task."""
-        return Done(self._destination.write(batches))
-
-
-@dataclass
-class Done(api.WriterCommitMessage):  # type: ignore[misc]
-    """What has become of the rows of one task."""
-
-    loaded: Loaded
+        self._destination.write(batches)
+        return api.WriterCommitMessage()
