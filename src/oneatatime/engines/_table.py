@@ -7,7 +7,7 @@ its end raises, so that the engine does it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +61,7 @@ class Table:
 
     def batches(
         self, partition: Partition, columns: Iterable[str] | None = None, limit: int | None = None
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """The RecordBatches of one partition: of the columns only these, of the rows no more than so many.
 
         Raises what a stream raises: where it ends by itself, the partition was read whole.
