@@ -370,20 +370,6 @@ async def test_what_has_no_place_is_the_error_itself(
     assert done.statistics is not None and done.statistics.failed == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="not on this machine: a folder that root cannot write to")
-async def test_a_folder_that_cannot_be_written_any_more(
-    server: Server, filled: set[str], tmp_path: Path
-) -> None:
-    task = await running(server, tmp_path)
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(FileFailure, match="Permission denied"):
-            await task
-    finally:
-        tmp_path.chmod(0o700)
-    assert not children()
-
-
 async def test_a_folder_that_is_gone(server: Server, filled: set[str], tmp_path: Path) -> None:
     folder = tmp_path / "out"
     task = await running(server, folder)
