@@ -39,9 +39,10 @@ class Rows:
 
     # `columns` has no default, so that Dask asks for [] as well
     def __call__(self, partition: Partition, columns: list[str], limit: int | None = None) -> Any:
-        wanted = columns or self.table.schema.names[:1]
-        schema = pa.schema([self.table.schema.field(name) for name in wanted])
-        batches = (batch.cast(schema) for batch in self.table.batches(partition, wanted, limit))
+        whole = self.table.schema
+        wanted = columns or whole.names[:1]
+        schema = pa.schema([whole.field(name) for name in wanted], whole.metadata)
+        batches = self.table.batches(partition, wanted, limit)
         return _frame(pa.Table.from_batches(batches, schema))[columns]
 
     def empty(self) -> Any:
