@@ -361,6 +361,13 @@ def test_it_works_on_dasks_own_schedulers(filled: Server) -> None:
     assert isinstance(read(filled.url), dd.DataFrame)
 
 
+async def test_a_client_that_is_asynchronous_is_refused(server: Server) -> None:
+    settings: dict[str, Any] = {"processes": False, "dashboard_address": "127.0.0.1:0"}
+    async with distributed.Client(asynchronous=True, **settings):
+        with pytest.raises(InvalidInput, match="asynchronous"):
+            apply(server.url, _count)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"keys": ["a"]}, {"partitions": 0}, {"match": 3}, {"columns": "age"}, {"nonsense": 1}]
 )

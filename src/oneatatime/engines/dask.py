@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from .._errors import MissingExtra
+from .._errors import InvalidInput, MissingExtra
 from .._stream import Stream
 from ._table import Table, Task, opened
 
@@ -95,6 +95,8 @@ def apply(
         client = distributed.get_client()
     except ValueError:  # there is none
         return list(dask.compute(*[dask.delayed(task, pure=False)(part) for part in parts]))
+    if client.asynchronous:
+        raise InvalidInput("apply waits for results, and this client is asynchronous: make one that is not")
     futures = client.map(task, parts, key="oneatatime-apply", pure=False, retries=_RETRIES)
     try:
         return list(client.gather(futures))
