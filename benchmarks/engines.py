@@ -2,8 +2,8 @@
 
 A cluster of three primaries holds strings that are JSON documents of some 470 bytes, orders of eight lines.
 The client decodes each and adds up what every warehouse has sold, in three ways that take turns: a plain
-`for` loop, the same by `engines.processes.apply` with one process, and with two. Each is a program of its own;
-that it plans and starts processes is in its time. Prints items a second, and how many cores the servers, the
+`for` loop, the same by `engines.processes.apply` with one process, and with two. Each is a program of its
+own; that it plans and starts processes is in its time. Prints items a second, and how many cores servers,
 clients and all others on the machine took, so that it shows what the limit is. Exit status 1 where two
 processes are less than 1.7 times as fast as one; where the cores do not suffice for that, less than 0.9 of
 what they do suffice for.

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -251,19 +252,20 @@ def test_apply_when_a_worker_is_killed(client: distributed.Client, filled: Serve
 
 def test_a_node_fails_over_in_the_middle(client: distributed.Client, cluster_with_replicas: Cluster) -> None:
     cluster = cluster_with_replicas
-    names = cluster.fill(3000)
+    names = cluster.fill(1500)
     primary = cluster.primaries()[1]
     (replica,) = cluster.replicas(primary)
     until(lambda: caught_up(primary, replica), 5)
-    frame = read(cluster.url, partitions=6, rate=600)[["key", "string"]]
-    futures = [
-        client.compute(frame),
-        client.submit(apply, cluster.url, _pairs_slowly, partitions=6, pure=False),
-    ]
-    until(lambda: int(primary.info("stats")["keyspace_hits"]) > 100, 15.0)
-    assert not any(future.done() for future in futures)
-    primary.kill()
-    found, applied_to = [future.result(timeout=60) for future in futures]
+    with ThreadPoolExecutor() as pool:
+        # each on a worker of its own, so that both are in the middle
+        frame = client.compute(read(cluster.url, partitions=1, rate=300)[["key", "string"]])
+        results = pool.submit(apply, cluster.url, _pairs_slowly, partitions=1)
+        until(lambda: all(client.processing().values()), 30.0, what="both workers to be at it")
+        hits = int(primary.info("stats")["keyspace_hits"])
+        until(lambda: int(primary.info("stats")["keyspace_hits"]) > hits + 100, 30.0)
+        assert not frame.done() and not results.done()
+        primary.kill()
+        found, applied_to = frame.result(timeout=60), results.result(timeout=60)
     wanted = [(name, name) for name in sorted(names)]
     assert sorted(set(zip(found.key, found.string))) == wanted
     assert sorted({pair for some in applied_to for pair in some}) == wanted
@@ -273,7 +275,7 @@ def _pairs_slowly(stream: oneatatime.Stream) -> list[Any]:
     found = []
     for pair in stream:
         found.append(pair)
-        time.sleep(0.001)
+        time.sleep(0.003)
     return found
 
 
