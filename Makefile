@@ -16,8 +16,8 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto tests
 
 # The same tests without what is compiled, as after an installation without a compiler; but for those of servers that
-# fail, of the tests' own clusters, of killed runs and of guides, which are the same either way.
-AS_COMPILED := clusters server_facts chaos reading_failures reading_replicas export import cli_import store lossless guides
+# fail, of the tests' own clusters, of killed runs, of guides and of engines, which are the same either way.
+AS_COMPILED := clusters server_facts chaos reading_failures reading_replicas export import cli_import store lossless guides engine_dask engine_processes
 test-python: $(VENV)/.test
 	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n auto tests $(AS_COMPILED:%=--ignore tests/test_%.py)
 
