@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
+ENGINES := .venvs/engines
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-scale servers clean
+.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix test-engines java bench-ways bench-cluster bench-scale servers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -91,6 +92,11 @@ chaos: $(VENV)/.test
 test-matrix: $(VENV)/.matrix
 	$(BIN)/python -m pytest -n auto --matrix tests
 
+# The engines that are too big for everybody's environment: Ray and Spark, with the Java that Spark needs, installed in
+# .venvs/engines (a GB) and run for real.
+test-engines: $(ENGINES)/.installed java
+	$(ENGINES)/bin/python -m pytest tests/engines
+
 # Which servers the tests find on this machine.
 servers: $(VENV)/.test
 	$(BIN)/python -m tests.servers
@@ -118,3 +124,14 @@ $(VENV)/.check: $(BUILT_FROM) $(BIN)/python
 $(VENV)/.matrix: $(BUILT_FROM) $(VENV)/.test
 	$(BIN)/python -m tests.servers install
 	touch $@
+
+$(ENGINES)/.installed: $(BUILT_FROM)
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade "pip>=25.1"
+	$(ENGINES)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[demo,ray,spark]" --group test
+	touch $@
+
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+java:
+	command -v java >/dev/null || { $(AS_ROOT) apt-get update -qq && \
+		$(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless; }

@@ -1,0 +1,78 @@
+"""Subclasses of Ray's own: where a `ray.data.Dataset` comes from, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ray.data import Datasink, Datasource, ReadTask
+from ray.data.block import BlockAccessor, BlockMetadata
+
+from .._import import Loaded
+from .._partition import Partition
+from ..formats._schema import arrow
+from ._table import Table
+from ._written import Destination, together
+
+
+class OneatatimeDatasource(Datasource):  # type: ignore[misc, unused-ignore]
+    """A read task for each partition, which gives one block; of its columns those that the query needs."""
+
+    def __init__(self, table: Table, wanted: list[str] | None = None) -> None:
+        super().__init__()
+        self._table = table
+        self._wanted = wanted
+
+    def estimate_inmemory_data_size(self) -> None:
+        return None
+
+    def supports_projection_pushdown(self) -> bool:
+        return not hasattr(Datasource, "get_column_renames")  # with which it meant something else
+
+    def get_projection_map(self) -> dict[str, str] | None:
+        return None if self._wanted is None else {name: name for name in self._wanted}
+
+    def apply_projection(self, projection_map: Mapping[str, str] | None) -> OneatatimeDatasource:
+        here = self._table.schema.names if self._wanted is None else self._wanted
+        if projection_map is None:
+            return self
+        return OneatatimeDatasource(self._table, [name for name in here if name in projection_map])
+
+    def get_read_tasks(
+        self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
+    ) -> list[ReadTask]:
+        names = self._wanted if self._wanted != [] else ["key"]  # of none, how many rows there are
+        schema = self._table.schema
+        if names is not None:
+            schema = arrow().schema([schema.field(name) for name in names])
+        table = replace(self._table, partitions=(), schema=schema)  # each task has only its own partition
+        unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
+        return [
+            ReadTask(_reading(table, one, names, per_task_row_limit), unknown, schema=schema)
+            for one in self._table.partitions
+        ]
+
+
+def _reading(
+    table: Table, partition: Partition, names: list[str] | None, limit: int | None
+) -> Callable[[], list[Any]]:
+    def oneatatime_partition() -> list[Any]:
+        return [arrow().Table.from_batches(table.batches(partition, names, limit), table.schema)]
+
+    return oneatatime_partition
+
+
+class OneatatimeDatasink(Datasink):  # type: ignore[misc, unused-ignore]
+    """The blocks of a task into a deployment. `loaded`: what has become of all, once they are written."""
+
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self.loaded: Loaded | None = None
+
+    def write(self, blocks: Iterable[Any], ctx: Any) -> Loaded:
+        some = map(BlockAccessor.for_block, blocks)
+        return self._destination.write(block.to_arrow() for block in some if block.num_rows())
+
+    def on_write_complete(self, write_result: Any) -> None:
+        self.loaded = together(write_result.write_returns)
