@@ -17,11 +17,15 @@ from ._written import Destination, together
 
 
 class OneatatimeDatasource(Datasource):  # type: ignore[misc, unused-ignore]
-    """A read task for each partition, which gives one block; of its columns those that the query needs."""
+    """A read task for each partition, which gives one block; of its columns those that the query needs.
 
-    def __init__(self, table: Table, wanted: list[str] | None = None) -> None:
+    `limit`: how many rows of a partition are enough.
+    """
+
+    def __init__(self, table: Table, limit: int | None = None, wanted: list[str] | None = None) -> None:
         super().__init__()
         self._table = table
+        self._limit = limit
         self._wanted = wanted
 
     def estimate_inmemory_data_size(self) -> None:
@@ -37,7 +41,8 @@ class OneatatimeDatasource(Datasource):  # type: ignore[misc, unused-ignore]
         here = self._table.schema.names if self._wanted is None else self._wanted
         if projection_map is None:
             return self
-        return OneatatimeDatasource(self._table, [name for name in here if name in projection_map])
+        wanted = [name for name in here if name in projection_map]
+        return OneatatimeDatasource(self._table, self._limit, wanted)
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
@@ -47,9 +52,11 @@ class OneatatimeDatasource(Datasource):  # type: ignore[misc, unused-ignore]
         if names is not None:
             schema = arrow().schema([schema.field(name) for name in names])
         table = replace(self._table, partitions=(), schema=schema)  # each task has only its own partition
+        limits = [one for one in (self._limit, per_task_row_limit) if one is not None]
+        limit = min(limits, default=None)
         unknown = BlockMetadata(num_rows=None, size_bytes=None, input_files=None, exec_stats=None)
         return [
-            ReadTask(_reading(table, one, names, per_task_row_limit), unknown, schema=schema)
+            ReadTask(_reading(table, one, names, limit), unknown, schema=schema)
             for one in self._table.partitions
         ]
 

@@ -19,6 +19,7 @@ def read(
     source: object,
     *,
     partitions: int | None = None,
+    limit: int | None = None,
     flatten: bool = False,
     columns: Mapping[str, Any] | Iterable[str] | None = None,
     unfit: str = "null",
@@ -28,9 +29,10 @@ def read(
     """A `ray.data.Dataset` of the rows that `Stream.arrow` gives, each partition a read task and a block.
 
     `arguments` are those of `stream`: `types` and `match` are asked of the server; and `secret=`, which names
-    where workers find the password. `partitions` as for `plan`: a block is in memory whole. `ray_options` are
-    those of `ray.data.read_datasource`, such as `concurrency`. `select_columns` and `count` read no more than
-    they need, `limit` and `take` no more rows of a partition; `filter` is Ray's own.
+    where workers find the password. `partitions` as for `plan`: a block is in memory whole. `limit`: so many
+    rows are enough, and no partition is read further. `ray_options` are those of
+    `ray.data.read_datasource`, such as `concurrency`. `select_columns` and `count` read no more than they
+    need; `filter`, and `take` without a limit, are Ray's own, over partitions that were read.
 
     Raises MissingExtra without ray, and what `plan` and `stream` raise.
 
@@ -46,18 +48,18 @@ def read(
         source, partitions=partitions, flatten=flatten, columns=columns, unfit=unfit, **arguments
     )
     how = {"override_num_blocks": len(table.partitions), **(ray_options or {})}
-    found = ray.data.read_datasource(OneatatimeDatasource(table), **how)
+    found = ray.data.read_datasource(OneatatimeDatasource(table, limit), **how)
     found.context.target_max_block_size = None  # one block for each task
-    return found
+    return found if limit is None else found.limit(limit)
 
 
 def datasink(target: object, **how: Any) -> Any:
     """What `Dataset.write_datasink` writes into: rows as `read` gives them, or a hash a row.
 
     Rows with a column `type` are those of the layout records. Others are hashes: `key`, a field for each
-    other column that is not null, and `expires_at` (ms since 1970). `how` are arguments of `oneatatime.load`, and
-    `secret=`. When it is written, `loaded` says what has become of the rows. Tasks that Ray does again
-    write the same again: at least once.
+    other column that is not null, and `expires_at` (ms since 1970). `how` are arguments of
+    `oneatatime.load`, and `secret=`. When it is written, `loaded` says what has become of the rows. Tasks
+    that Ray does again write the same again: at least once.
 
     >>> def copy(here, there):
     ...     sink = datasink(there)
