@@ -25,6 +25,9 @@ PAGES = [
 ]
 
 
+ENGINES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+"""Of engines, which run their blocks: see tests/engines."""
+
 GUIDES = ("files.md", "frames.md")
 """Pages whose blocks stand on those before them: tests/test_guides.py runs them as a whole."""
 
@@ -105,7 +108,7 @@ def test_a_command_has_the_options_it_is_shown_with(line) -> None:
     assert not unknown
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, *ENGINES], ids=lambda page: page.name)
 def test_targets_and_links_exist(page) -> None:
     text = page.read_text()
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))

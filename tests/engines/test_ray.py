@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import signal
 import tempfile
 import threading
@@ -302,3 +303,61 @@ def test_passwords_are_nowhere(server: Server, session: Path) -> None:
     files = [path for path in session.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 10
     assert not [path for path in files if PASSWORD.encode() in path.read_bytes()]
+
+
+def test_a_runtime_env_reaches_it_too(server: Server) -> None:
+    fill(server.admin)
+    server.ask("ACL", "SETUSER", "default", "resetpass", ">another")
+    with pytest.raises(Exception, match="environment variable"):
+        engine.read(server.url, secret="ANOTHER", partitions=2)
+    os.environ["ANOTHER"] = "another"
+    try:
+        options = {"runtime_env": {"env_vars": {"ANOTHER": "another"}}}
+        dataset = engine.read(server.url, secret="ANOTHER", partitions=2, ray_options=options)
+        assert dataset.count() == KEYS
+    finally:
+        del os.environ["ANOTHER"]
+
+
+# The guide -----------------------------------------------------------------------------------------
+
+
+def test_the_guide_is_true(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    admin = server.admin
+    for number in range(40):
+        admin.hset(f"user:{number}", mapping={"name": f"user {number}", "age": number})
+    admin.set("greeting", "hello")
+    admin.set("order:1", "x")
+    server.ask("ACL", "SETUSER", "reader", "on", f">{PASSWORD}", "~*", "+@all")
+    monkeypatch.setenv("REDIS_PASSWORD", "")
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "ray.md").read_text()
+    for place in ("redis://localhost/1", "redis://localhost", "redis://reader@localhost"):
+        text = text.replace(f'"{place}"', repr(_here(server, place)))
+    text = text.replace('"REDIS_PASSWORD", match', f'"{VARIABLE}", match')
+    names: dict[str, Any] = {"__name__": "docs"}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.S | re.M):
+        exec(compile(block, "ray.md", "exec"), names)
+    assert names["everything"].count() == 142 and names["orders"].count() == 1
+    assert names["sink"].loaded.written == 40 and len(content(server.url, db=1)) == 40
+    assert admin.hgetall("score:7") == {b"points": b"70", b"level": b"new"}
+
+
+def _here(server: Server, place: str) -> str:
+    if "@" in place:
+        return server.url.replace("unix://", "unix://reader@")
+    return server.url + ("?db=1" if place.endswith("/1") else "")
+
+
+def test_a_partition_is_one_block_whatever_the_context_says(server: Server) -> None:
+    import ray.data
+
+    server.admin.mset({f"key:{number}": "x" * 100 for number in range(20_000)})
+    context = ray.data.DataContext.get_current()
+    before, context.target_max_block_size = context.target_max_block_size, 100_000
+    try:
+        dataset = engine.read(server.url, partitions=3)
+        assert dataset.materialize().num_blocks() == 3
+        assert dataset.map_batches(lambda batch: batch).materialize().num_blocks() == 3
+    finally:
+        context.target_max_block_size = before
