@@ -274,8 +274,26 @@ def test_a_function_for_each_partition(server: Server) -> None:
 
     path = server.path
     assert sum(engine.apply(server.url, dies_once, partitions=3)) == KEYS
-    with pytest.raises(ZeroDivisionError):
-        engine.apply(server.url, lambda stream: 1 / 0, partitions=2, retries=1)
+
+
+def test_a_function_that_fails_ends_it_early(server: Server) -> None:
+    fill(server.admin)
+    path = server.path
+
+    def fails(stream: Any) -> None:
+        import redis
+
+        redis.Redis(unix_socket_path=path, db=1).incr("attempts")
+        raise ZeroDivisionError("on purpose")
+
+    for retries in (0, 1, 1):
+        with pytest.raises(ZeroDivisionError, match="on purpose"):
+            engine.apply(server.url, fails, partitions=16, retries=retries)
+    time.sleep(1)
+    import redis
+
+    attempts = int(redis.Redis(unix_socket_path=path, db=1).get("attempts") or 0)
+    assert 1 + 2 + 2 <= attempts <= 3 * 2 * 6  # of 16 + 32 + 32: a few at a time
 
 
 # Passwords -----------------------------------------------------------------------------------------
