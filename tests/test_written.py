@@ -20,6 +20,7 @@ from oneatatime.engines._table import Table
 from oneatatime.engines._written import Destination, Rows, together, write
 from oneatatime.server import EmbeddedServer
 from tests.clusters import Cluster
+from tests.compare import assert_same, everything
 from tests.every_type import KEYS, SMALL, content, fill
 from tests.importing import piece, take
 from tests.servers import Server
@@ -50,6 +51,8 @@ def test_what_was_read_comes_back_as_it_was(server: Server, other: EmbeddedServe
     loaded = write(given, other.url)
     expected = content(server.url)
     assert content(other.url) == expected and len(expected) == KEYS
+    with redis.Redis(unix_socket_path=other.path, protocol=2) as admin:
+        assert_same(everything(admin), everything(server))
     assert loaded.written == len(expected) and loaded.types["hash"] == 301
     assert pickle.loads(pickle.dumps(loaded)) == loaded
 
