@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import pickle
+import threading
 import time
 from typing import Any
 
@@ -19,6 +20,7 @@ from oneatatime.engines._table import Table
 from oneatatime.engines._written import Destination, Rows, together, write
 from oneatatime.server import EmbeddedServer
 from tests.clusters import Cluster
+from tests.compare import assert_same, everything
 from tests.every_type import KEYS, SMALL, content, fill
 from tests.importing import piece, take
 from tests.servers import Server
@@ -49,6 +51,8 @@ def test_what_was_read_comes_back_as_it_was(server: Server, other: EmbeddedServe
     loaded = write(given, other.url)
     expected = content(server.url)
     assert content(other.url) == expected and len(expected) == KEYS
+    with redis.Redis(unix_socket_path=other.path, protocol=2) as admin:
+        assert_same(everything(admin), everything(server))
     assert loaded.written == len(expected) and loaded.types["hash"] == 301
     assert pickle.loads(pickle.dumps(loaded)) == loaded
 
@@ -192,6 +196,29 @@ async def _numbers(feed: Rows) -> Any:
     while (found := await feed.next()) is not None:
         batch: Batch = found[1]
         yield found[0], batch.keys, batch.values
+
+
+def test_connections_that_are_lost_all_the_time(server: Server, other: EmbeddedServer) -> None:
+    fill(server.admin)
+    server.admin.set("huge", b"0123456789abcdef" * (1 << 19))
+    batches = list(rows(server.url))
+    admin = redis.Redis(unix_socket_path=other.path)
+    over, killed = threading.Event(), 0
+
+    def kill() -> None:
+        nonlocal killed
+        while killed < 20 and not over.wait(0.05):  # or a slow machine would never get through
+            killed += admin.client_kill_filter(_type="normal", skipme=True)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        loaded = [write(batches, other.url) for _ in range(3)]
+    finally:
+        over.set()
+        thread.join()
+    assert killed >= 3 and loaded[0].written == KEYS + 1
+    assert content(other.url) == content(server.url)
 
 
 async def test_of_a_value_too_big_to_be_kept_it_does_not(server: Server) -> None:

@@ -187,15 +187,17 @@ def test_a_worker_that_is_killed_in_the_middle_is_done_again(server: Server) -> 
     names = {f"key:{number}".encode() for number in range(12_000)}
     server.admin.mset(dict.fromkeys(names, "x" * 200))
     server.ask("CONFIG", "RESETSTAT")
-    dataset = engine.read(server.url, partitions=2, rate=2_000)
+    hits = lambda: server.admin.info("stats")["keyspace_hits"]  # noqa: E731
+    dataset = engine.read(server.url, partitions=2, rate=1_000)
     thread, found = in_the_background(lambda: [row["key"] for row in rows_of(dataset)])
-    until(lambda: server.admin.info("stats")["keyspace_hits"] > 4_000, 60)
-    victims = workers("ReadOneatatime")
-    assert victims
-    os.kill(victims[0], signal.SIGKILL)
+    until(lambda: len(workers("ReadOneatatime")) == 2, 60)
+    begun = hits()
+    until(lambda: hits() > begun + 3_000, 20)
+    assert not found
+    os.kill(workers("ReadOneatatime")[0], signal.SIGKILL)
     thread.join(100)
     assert len(found[0]) == len(names) and set(found[0]) == names
-    assert server.admin.info("stats")["keyspace_hits"] > len(names) + 1_000  # some came twice, here
+    assert hits() > len(names) + 500  # what the one had read was read again
 
 
 def test_a_node_that_fails_over_in_the_middle(cluster_with_replicas: Cluster) -> None:
@@ -272,8 +274,26 @@ def test_a_function_for_each_partition(server: Server) -> None:
 
     path = server.path
     assert sum(engine.apply(server.url, dies_once, partitions=3)) == KEYS
-    with pytest.raises(ZeroDivisionError):
-        engine.apply(server.url, lambda stream: 1 / 0, partitions=2, retries=1)
+
+
+def test_a_function_that_fails_ends_it_early(server: Server) -> None:
+    fill(server.admin)
+    path = server.path
+
+    def fails(stream: Any) -> None:
+        import redis
+
+        redis.Redis(unix_socket_path=path, db=1).incr("attempts")
+        raise ZeroDivisionError("on purpose")
+
+    for retries in (0, 1, 1):
+        with pytest.raises(ZeroDivisionError, match="on purpose"):
+            engine.apply(server.url, fails, partitions=16, retries=retries)
+    time.sleep(1)
+    import redis
+
+    attempts = int(redis.Redis(unix_socket_path=path, db=1).get("attempts") or 0)
+    assert 1 + 2 + 2 <= attempts <= 3 * 2 * 6  # of 16 + 32 + 32: a few at a time
 
 
 # Passwords -----------------------------------------------------------------------------------------

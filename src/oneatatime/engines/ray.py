@@ -85,12 +85,15 @@ def apply(
 
     `function` loops over the stream (`for key, value in stream`). Where it fails, or its worker dies, it is
     done again up to `retries` times, from the partition's start: what it does to the world happens at least
-    once. `ray_options` are those of `ray.remote`, `arguments` as for `read`. Raises what the function raised.
+    once. `ray_options` are those of `ray.remote`, `arguments` as for `read`. Raises what the function raised;
+    tasks that have begun by then go on to their end.
 
     >>> def totals(url):
     ...     return sum(apply(url, lambda stream: sum(len(value) for _, value in stream), types="string"))
     """
     ray = _ray()
+    from ._ray_data import in_order
+
     sent, begun = opened(source, arguments)
     begun.close()
     how = {"max_retries": retries, "retry_exceptions": True, **(ray_options or {})}
@@ -100,13 +103,7 @@ def apply(
     def oneatatime_partition(partition: Partition) -> Any:
         return task(partition)
 
-    running = [oneatatime_partition.remote(partition) for partition in sent.cut(partitions)]
-    try:
-        return list(ray.get(running))
-    except BaseException:
-        for one in running:
-            ray.cancel(one)
-        raise
+    return in_order(oneatatime_partition.remote, sent.cut(partitions))
 
 
 def _ray() -> Any:
