@@ -106,7 +106,7 @@ chaos: $(VENV)/.test
 test-matrix: $(VENV)/.matrix
 	$(BIN)/python -m pytest -n auto --matrix tests
 
-# The engines that are too big for everybody's environment: Ray and Spark, with the Java that Spark needs, installed in
+# The engines that are too big for everybody's environment: Ray, Daft and Spark, with the Java that Spark needs, installed in
 # .venvs/engines (a GB) and run for real.
 test-engines: $(ENGINES)/.installed java
 	$(ENGINES)/bin/python -m pytest tests/engines

@@ -128,7 +128,7 @@ def test_what_is_not_needed_is_not_read(server: Server) -> None:
     assert set(asked(server)) & {"get", "mget", "getrange", "hscan", "hgetall", "type"} == set()
     assert frame.where(col("type") == "hash").count_rows() == 301
     assert not asked(server).keys() & {"get", "mget", "getrange", "lrange", "zrange", "smembers"}
-    assert frame.where(col("type").is_in(["list", "zset"])).count_rows() == 3
+    assert len(rows_of(frame.where(col("type").is_in(["list", "zset"])))) == 3
     assert not asked(server).keys() & {"get", "mget", "getrange", "hgetall", "hscan"}
     assert frame.where(col("key") == b"string:1").to_pydict()["string"] == [b"value 1"]
     commands = asked(server)
@@ -168,7 +168,7 @@ def test_a_partition_that_cannot_be_read_is_an_error(node: Any) -> None:
     node.restart(keep_data=True)
     with pytest.raises(Exception, match="process") as caught:
         frame.to_pydict()
-    assert "Incomplete" in repr(caught.value) + str(caught.value)
+    assert "PlanOutdated" in repr(caught.value) + str(caught.value)
 
 
 def test_passwords_are_nowhere(
