@@ -193,7 +193,8 @@ async def test_processes_that_are_always_killed_are_an_error_that_names_what_is_
     with pytest.raises(Incomplete, match="3 processes in a row ended over it") as raised:
         async for _ in stream:
             for pid in children():
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
     assert raised.value.missing and not stream.statistics().complete
 
 

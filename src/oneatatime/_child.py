@@ -172,7 +172,7 @@ class Child:
         """
         got = await self._pipes.take()
         if got is None:
-            await self._pipes.exited
+            await asyncio.wait([self._pipes.exited])  # awaited by itself, it would be cancelled with us
             raise ProcessLost(f"a process that {self._what} {self._how_it_ended()}")
         kind, payload = got
         if kind == ERROR:
