@@ -5,9 +5,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
+ENGINES := .venvs/engines
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-scale bench-processes bench-jobs servers clean
+.PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-scale bench-processes bench-jobs servers clean bench-engines test-engines java
 
 demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
@@ -16,8 +17,10 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -n auto tests
 
 # The same tests without what is compiled, as after an installation without a compiler; but for those of servers that
-# fail, of the tests' own clusters, of killed runs and of guides, which are the same either way.
-AS_COMPILED := clusters server_facts chaos reading_failures reading_replicas export import cli_import store lossless guides export_jobs
+# fail, of the tests' own clusters, of killed runs and other processes, of files, guides and engines, which are the
+# same either way.
+AS_COMPILED := clusters crowd server_facts chaos reading_failures reading_replicas export export_jobs import cli_import cli_checkpoint store \
+	lossless files guides child processes scale written engine_dask engine_processes
 test-python: $(VENV)/.test
 	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n auto tests $(AS_COMPILED:%=--ignore tests/test_%.py)
 
@@ -87,6 +90,10 @@ bench-scale: $(VENV)/.test
 bench-processes: $(VENV)/.test
 	$(BIN)/python -m benchmarks.processes
 
+# What a second process is worth where the client is the limit, on a cluster of three (four minutes).
+bench-engines: $(VENV)/.test
+	$(BIN)/python -m benchmarks.engines
+
 # Readers against a cluster whose nodes die, move and freeze at random. MINUTES, SERVER and TOPOLOGY (cluster,
 # standalone, sentinel) as wanted; the history of it all goes to .chaos/.
 MINUTES  ?= 5
@@ -98,6 +105,11 @@ chaos: $(VENV)/.test
 # The same tests against every server version that packages bring, and on what is installed.
 test-matrix: $(VENV)/.matrix
 	$(BIN)/python -m pytest -n auto --matrix tests
+
+# The engines that are too big for everybody's environment: Ray and Spark, with the Java that Spark needs, installed in
+# .venvs/engines (a GB) and run for real.
+test-engines: $(ENGINES)/.installed java
+	$(ENGINES)/bin/python -m pytest tests/engines
 
 # Which servers the tests find on this machine.
 servers: $(VENV)/.test
@@ -126,3 +138,14 @@ $(VENV)/.check: $(BUILT_FROM) $(BIN)/python
 $(VENV)/.matrix: $(BUILT_FROM) $(VENV)/.test
 	$(BIN)/python -m tests.servers install
 	touch $@
+
+$(ENGINES)/.installed: $(BUILT_FROM)
+	$(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade "pip>=25.1"
+	$(ENGINES)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[demo,ray,spark]" --group test
+	touch $@
+
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+java:
+	command -v java >/dev/null || { $(AS_ROOT) apt-get update -qq && \
+		$(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless; }

@@ -1,9 +1,14 @@
-"""The guides of files and frames, followed as a user would: every block in its order, in one folder."""
+"""The guides, followed as a user would: every block in its order, in one folder.
+
+A block that begins with `# name.py` is the file of that name, and `$ python name.py` runs it.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,13 +51,24 @@ def test_every_block_runs(
         names: dict[str, Any] = {"oneatatime": oneatatime, "url": url, "other_url": other.url}
         names["__name__"] = "docs"
         for block in _BLOCK.finditer((ROOT / "docs" / page).read_text()):
-            if block[1] == "python":
-                run_in_a_thread(block[2], names)
+            if block[1] == "console":
+                console(block[2], url)
+            elif file := re.match(r"# (\w+\.py)\n", block[2]):
+                Path(file[1]).write_text(block[2])
             else:
-                for line in re.findall(r"^\$ oneatatime (.*)$", block[2], re.M):
-                    words = shlex.split(re.split(r"\s+[|#>]", line)[0])
-                    done = run(*[url if word == "redis://localhost" else word for word in words])
-                    assert done.exit_code in (0, 3 if "skip" in words else 0), f"{line}: {done.stderr}"
+                run_in_a_thread(block[2], names)
     assert page != "files.md" or {"everything.jsonl", "export", "users.csv"} <= {
         path.name for path in tmp_path.iterdir()
     }
+
+
+def console(block: str, url: str) -> None:
+    """Runs its commands that are ours: `oneatatime ...`, and `python` with a file of the guide."""
+    for program, line in re.findall(r"^\$ (oneatatime|python) (.*)$", block, re.M):
+        words = shlex.split(re.split(r"\s+[|#>]", line)[0])
+        words = [url if word == "redis://localhost" else word for word in words]
+        if program == "python":
+            subprocess.run([sys.executable, *words], check=True, timeout=60)
+        else:
+            done = run(*words)
+            assert done.exit_code in (0, 3 if "skip" in words else 0), f"{line}: {done.stderr}"

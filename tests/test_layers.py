@@ -155,8 +155,12 @@ ONLY_IN = {
         {"_reading.py", "_child.py"},
     ),
     "threads": (
-        {"threading.Thread", ".ThreadPoolExecutor", ".ProcessPoolExecutor"},
+        {"threading.Thread", ".ThreadPoolExecutor", "concurrent.futures.ThreadPoolExecutor"},
         {"_blocking.py", "_in_child.py"},
+    ),
+    "pools of processes": (
+        {".ProcessPoolExecutor", "concurrent.futures.ProcessPoolExecutor"},
+        {"engines/"},
     ),
     "an event loop": (
         {"asyncio.run", ".new_event_loop", "asyncio.Runner"},

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import oneatatime
 from oneatatime import polars_scan
-from oneatatime._polars import _asked, _escaped
+from oneatatime._polars import _asked
+from oneatatime._pushed import escaped
 from tests.leaks import assert_no_connections, threads
 from tests.servers import Server
 
@@ -211,9 +212,9 @@ def test_every_filter_finds_what_polars_finds(filled: Server, chosen: list[int])
 def test_an_escaped_key_means_itself_alone(key: bytes, other: bytes) -> None:
     from oneatatime._glob import matcher
 
-    assert matcher(_escaped(key))(key)
-    assert matcher(_escaped(key))(other) == (key == other)
-    assert matcher(_escaped(key) + b"*")(key + other)
+    assert matcher(escaped(key))(key)
+    assert matcher(escaped(key))(other) == (key == other)
+    assert matcher(escaped(key) + b"*")(key + other)
 
 
 def test_what_is_not_certain_is_not_asked() -> None:
@@ -228,6 +229,14 @@ def test_what_is_not_certain_is_not_asked() -> None:
     assert _asked(col("key") == b"k", {"match": "m*"}) == ({}, False)
     assert _asked(col("key") == b"k", {"db": "all"}) == ({"match": b"k"}, True)
     assert _asked((col("type") == "hash") & (col("age") == 1), {}) == ({"types": ["hash"]}, False)
+
+
+def test_a_field_may_have_the_name_type(server: Server) -> None:
+    server.admin.hset("a", mapping={"type": "list"})
+    server.admin.hset("b", mapping={"type": "hash"})
+    scan = polars_scan(server.url, columns={"type": "string"}, encoding="utf-8")
+    assert dict(scan.select("key", "type").collect().iter_rows()) == {"a": "list", "b": "hash"}
+    assert scan.filter(col("type") == "list").collect()["key"].to_list() == ["a"]
 
 
 def test_arguments_are_checked_at_once() -> None:

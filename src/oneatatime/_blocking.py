@@ -36,6 +36,11 @@ def iterate(make: Callable[[], AsyncIterator[T]]) -> Blocking[T]:
     return Blocking(make)
 
 
+def beside(work: Callable[[], None]) -> None:
+    """Starts `work` in a thread that keeps nobody from ending."""
+    threading.Thread(target=work, name="oneatatime-beside", daemon=True).start()
+
+
 async def aside(work: Callable[..., R], *arguments: Any) -> R:
     """What `work` gives, done in a thread while the loop goes on.
 

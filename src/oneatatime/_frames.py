@@ -122,8 +122,9 @@ class ArrowStream:
         return ArrowStream(self._asked, replace(self._rows, columns=fields or dict(self._columns)))
 
     def _known_of_keys(self) -> set[str]:
-        """The columns that are known without a look at any value."""
-        return {"key"} if self._one_type is None else {"key", "type"}
+        """The columns that are known without a look at any value; a field of hashes may be named "type"."""
+        typed = self._one_type is not None and self._rows.columns is None
+        return {"key", "type"} if typed else {"key"}
 
     @property
     def _types(self) -> tuple[str, ...]:

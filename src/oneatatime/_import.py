@@ -93,7 +93,7 @@ class How:
 class Import:
     """An import, for whoever wants to see how far it is: `await run()`, and `so_far()` meanwhile.
 
-    The arguments are those of `load`.
+    The arguments are those of `load`; `source` may be a `Feed` as well.
     """
 
     def __init__(self, source: Any, target: object, **given: Any) -> None:
@@ -101,7 +101,9 @@ class Import:
         self._in_files = isinstance(source, str | os.PathLike) or hasattr(source, "read")
         if self._in_files:
             pass
-        elif isinstance(source, bytes) or not (hasattr(source, "__aiter__") or hasattr(source, "__iter__")):
+        elif isinstance(source, bytes) or not (
+            isinstance(source, Feed) or hasattr(source, "__aiter__") or hasattr(source, "__iter__")
+        ):
             text = f"source= is a path, or an iterable of records, not {type(source).__name__}"
             raise InvalidInput(text)
         elif how.format is not None or how.checkpoint is not None:
@@ -126,6 +128,8 @@ class Import:
             await store.open()
             if self._in_files:
                 await self._run_files(places)
+            elif isinstance(self._source, Feed):
+                await self._run(self._source)
             else:
                 records = self._source
                 given = records.batches() if isinstance(records, Stream) else records

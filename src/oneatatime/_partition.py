@@ -39,6 +39,12 @@ class Partition:
         """The positions that are wanted."""
         return Range(self.start, self.end)
 
+    def __dask_tokenize__(self) -> tuple[object, ...]:
+        """What Dask names tasks by: nothing secret, and `slots` as text, for it is too big a number there."""
+        slots = None if self.slots is None else hex(self.slots)
+        where = (repr(self.deployment), self.index, self.of, self.start, self.end, slots)
+        return (*where, self.run_id, self.all_dbs, self.dbs)
+
     def __repr__(self) -> str:
         what = named(self.slots) if self.slots is not None else f"{(self.end - self.start) / POSITIONS:.1%}"
         if self.dbs is not None:

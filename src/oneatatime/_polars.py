@@ -14,11 +14,8 @@ from typing import Any, NamedTuple
 
 from ._errors import MissingExtra
 from ._frames import ArrowStream
-from ._options import CORE_TYPES, MODULE_TYPES
+from ._pushed import Pushed
 from ._stream import stream
-
-_SPECIAL = b"*?[]^\\"
-_ONE_OF_ITS_KIND = ("match", "keys", "unique", "resume")
 
 
 def polars_scan(
@@ -46,12 +43,13 @@ def polars_scan(
     from polars.io.plugins import register_io_source
 
     table = stream(source, **arguments).arrow(flatten=flatten, columns=columns)  # checks the arguments
+    typed = columns is None or "type" not in table.schema.names
 
     def read(
         wanted: list[str] | None, predicate: Any | None, rows: int | None, size: int | None
     ) -> Iterator[Any]:
         # Rows are counted before the filter, where polars gives both: then the server must leave out nothing.
-        asked, exact = _asked(predicate, arguments) if rows is None else _Asked({}, predicate is None)
+        asked, exact = _asked(predicate, arguments, typed) if rows is None else _Asked({}, predicate is None)
         wanted = table.schema.names if wanted is None else wanted or ["key"]  # of none, how many rows
         needed = {*wanted, *(predicate.meta.root_names() if predicate is not None and not exact else ())}
         if asked is None:
@@ -110,27 +108,13 @@ class _Asked(NamedTuple):
     exact: bool
 
 
-def _asked(predicate: Any, given: Mapping[str, Any]) -> _Asked:
+def _asked(predicate: Any, given: Mapping[str, Any], typed: bool = True) -> _Asked:
     if predicate is None:
         return _Asked({}, True)
-    types: set[str] | None = None
-    key: dict[str, Any] = {}
-    exact = True
-    for part in _parts(_tree(predicate)):
-        if (some := _types(part)) is not None:
-            types = some if types is None else types & some
-        elif not key and (found := _key(part, given)):
-            key = found
-        else:
-            exact = False
-    asked = dict(key)
-    if types is not None:
-        mine = given.get("types") or None
-        types &= types if mine is None else {mine} if isinstance(mine, str) else set(mine)
-        if not types:
-            return _Asked(None, True)
-        asked["types"] = sorted(types)
-    return _Asked(asked, exact)
+    pushed = Pushed(given, typed=typed)
+    taken = [_taken(part, pushed) for part in _parts(_tree(predicate))]  # each is offered
+    asked = pushed.arguments
+    return _Asked(asked, all(taken) or asked is None)
 
 
 def _tree(predicate: Any) -> Any:
@@ -151,42 +135,28 @@ def _parts(tree: Any) -> Iterator[Any]:
             yield tree
 
 
-def _types(part: Any) -> set[str] | None:
-    """The types that a condition allows, if that is all it says."""
-    found: Any = None
+def _taken(part: Any, pushed: Pushed) -> bool:
+    """Whether the server can answer a condition."""
     match part:
         case {"BinaryExpr": {"left": {"Column": "type"}, "op": "Eq", "right": literal}}:
-            found = [_literal(literal)]
+            return pushed.has_type([_literal(literal)])
         case {
             "Function": {
                 "input": [{"Column": "type"}, literal],
                 "function": {"Boolean": "IsIn" | {"IsIn": {"nulls_equal": False}}},
             }
         }:
-            found = _literal(literal)
-    known = isinstance(found, list) and found and all(name in CORE_TYPES + MODULE_TYPES for name in found)
-    return set(found) if known else None
-
-
-def _key(part: Any, given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Which keys a condition asks for, if that is all it says."""
-    if any(given.get(name) for name in _ONE_OF_ITS_KIND):
-        return None
-    match part:
+            return pushed.has_type(_literal(literal))
         case {"BinaryExpr": {"left": {"Column": "key"}, "op": "Eq", "right": literal}}:
-            key = _name(_literal(literal), given)
-            if key is None:
-                return None
-            return {"match": _escaped(key)} if given.get("db") == "all" else {"keys": [key]}
+            return pushed.is_key(_literal(literal))
         case {
             "Function": {
                 "input": [{"Column": "key"}, literal],
                 "function": {"BinaryExpr": "StartsWith"} | {"StringExpr": "StartsWith"},
             }
         }:
-            prefix = _name(_literal(literal), given)
-            return None if prefix is None else {"match": _escaped(prefix) + b"*"}
-    return None
+            return pushed.begins(_literal(literal))
+    return False
 
 
 def _literal(tree: Any) -> Any:
@@ -204,16 +174,3 @@ def _literal(tree: Any) -> Any:
         case {"List": list(numbers)} | {"Series": list(numbers)}:  # a column as Arrow IPC
             return _polars().read_ipc_stream(io.BytesIO(bytes(numbers))).to_series().to_list()
     return None
-
-
-def _name(literal: Any, given: Mapping[str, Any]) -> bytes | None:
-    """A literal as the bytes of a key, where they are certain."""
-    if isinstance(literal, str):
-        certain = str(given.get("encoding")).lower() in ("utf-8", "utf8")
-        return literal.encode() if certain else None
-    return literal if isinstance(literal, bytes) else None
-
-
-def _escaped(key: bytes) -> bytes:
-    """A pattern that means this key and no other."""
-    return b"".join([b"\\%c" % byte if byte in _SPECIAL else b"%c" % byte for byte in key])

@@ -7,7 +7,7 @@ its end raises, so that the engine does it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -61,7 +61,7 @@ class Table:
 
     def batches(
         self, partition: Partition, columns: Iterable[str] | None = None, limit: int | None = None
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """The RecordBatches of one partition: of the columns only these, of the rows no more than so many.
 
         Raises what a stream raises: where it ends by itself, the partition was read whole.
@@ -107,10 +107,11 @@ class Sent:
         return tuple(plan(self.source, partitions, db=self.db, secret=self.secret, options=self.options))
 
 
-def opened(source: object, arguments: Mapping[str, Any]) -> tuple[Sent, Stream]:
+def opened(source: object, arguments: Mapping[str, Any], *, travels: bool = True) -> tuple[Sent, Stream]:
     """A source for workers, and a stream of it here that has checked the arguments.
 
-    `arguments` are those of `stream`, with `secret`. Raises InvalidInput.
+    `arguments` are those of `stream`, with `secret`. Where it `travels`, a password must not go with it.
+    Raises InvalidInput.
     """
     given = dict(arguments)
     secret, db, options = given.pop("secret", None), given.pop("db", None), given.get("options")
@@ -118,7 +119,8 @@ def opened(source: object, arguments: Mapping[str, Any]) -> tuple[Sent, Stream]:
         if given.get(name) is not None:
             raise InvalidInput(f"{name}= is for one loop, and not for partitions that engines read again")
     deployment = Deployment.of(source, db=db if isinstance(db, int) else None)
-    deployment = safe(deployment, secret)
+    if travels or secret is not None:
+        deployment = safe(deployment, secret)
     begun = stream(deployment, db="all" if db == "all" else None, **given)
     return Sent(deployment, db, secret, options, given), begun
 
