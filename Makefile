@@ -142,7 +142,7 @@ $(VENV)/.matrix: $(BUILT_FROM) $(VENV)/.test
 $(ENGINES)/.installed: $(BUILT_FROM)
 	$(PYTHON) -m venv $(ENGINES)
 	$(ENGINES)/bin/python -m pip --disable-pip-version-check --quiet install --upgrade "pip>=25.1"
-	$(ENGINES)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[demo,ray,spark]" --group test
+	$(ENGINES)/bin/python -m pip --disable-pip-version-check --quiet install --editable ".[demo,ray,spark,daft]" --group test
 	touch $@
 
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)

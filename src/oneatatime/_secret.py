@@ -82,4 +82,6 @@ def _secrets_of(place: Endpoint) -> bool:
 
 
 def _asking(place: Endpoint, secret: Secret) -> Endpoint:
+    if isinstance(place.credentials, _Asked):  # it asks already, and knows whose password it is
+        return replace(place, credentials=replace(place.credentials, secret=secret))
     return replace(place, username=None, password=None, credentials=_Asked(secret, place.username))

@@ -44,6 +44,7 @@ _READING: dict[str, tuple[Callable[[str], Any], str]] = {
     "unfit": (str, ""),
     "flatten": (_truth, "true or false"),
     "encoding": (str, ""),
+    "pushdown": (_truth, "true or false"),
     "db": (_database, "a number, or all"),
     "rate": (float, "a number"),
     "bandwidth": (float, "a number"),
@@ -54,8 +55,6 @@ _WRITING: dict[str, tuple[Callable[[str], Any], str]] = {
     "url": (str, ""),
     "secret": (str, ""),
     "on_conflict": (str, ""),
-    "prefix": (str, ""),
-    "db": (int, "a number"),
 }
 
 
@@ -93,7 +92,11 @@ def arguments_of(options: Mapping[str, str], *, writing: bool = False) -> dict[s
 
 def layout(given: dict[str, Any]) -> Any:
     """The Arrow schema of what these arguments read."""
-    arguments = {name: value for name, value in given.items() if name not in (*_ROWS, "source", "partitions")}
+    arguments = {
+        name: value
+        for name, value in given.items()
+        if name not in (*_ROWS, "source", "partitions", "pushdown")
+    }
     _, begun = opened(given["source"], arguments)
     return begun.arrow(**{name: given[name] for name in _ROWS if name in given}).schema
 

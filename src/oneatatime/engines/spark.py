@@ -1,7 +1,8 @@
 """Spark: `spark.read.format("oneatatime")` and `.write`, once `register(spark)` was called.
 
 Spark asks for partitions where it plans, and gives each to a task. What a task needs travels with its
-partition, because Spark sends the reader off before it asks for partitions.
+partition, because Spark sends the reader off before it asks for partitions. What a filter left out of a frame
+Spark leaves out of whatever else is made of that frame, so filters are taken only where that is asked for.
 """
 
 from __future__ import annotations
@@ -27,12 +28,11 @@ except ImportError as error:
 
 
 def register(spark: Any) -> None:
-    """Makes "oneatatime" a format of this SparkSession, and lets Spark tell its filters to such sources.
+    """Makes "oneatatime" a format of this SparkSession, and lets Spark tell its filters to sources.
 
     >>> def hashes(spark, url):
     ...     register(spark)
-    ...     frame = spark.read.format("oneatatime").option("url", url).option("encoding", "utf-8").load()
-    ...     return frame.where("type = 'hash' and key like 'user:%'").count()
+    ...     return spark.read.format("oneatatime").option("url", url).option("types", "hash").load().count()
     """
     spark.conf.set("spark.sql.python.filterPushdown.enabled", "true")
     spark.dataSource.register(OneatatimeDataSource)
@@ -43,7 +43,6 @@ class OneatatimeDataSource(api.DataSource):  # type: ignore[misc]
 
     @classmethod
     def name(cls) -> str:
-        """What `format` takes."""
         return "oneatatime"
 
     def schema(self) -> Any:
@@ -52,7 +51,9 @@ class OneatatimeDataSource(api.DataSource):  # type: ignore[misc]
 
     def reader(self, schema: Any) -> Any:
         """Reads rows of this schema, the user's or that of the layout."""
-        return Reader(arguments_of(self.options), to_arrow_schema(schema, timezone="UTC"))
+        given = arguments_of(self.options)
+        kind = FilteringReader if given.pop("pushdown", False) else Reader
+        return kind(given, to_arrow_schema(schema, timezone="UTC"))
 
     def writer(self, schema: Any, overwrite: bool) -> Any:
         """Writes rows, each key in place of what was there."""
@@ -63,11 +64,32 @@ class OneatatimeDataSource(api.DataSource):  # type: ignore[misc]
 
 
 class Reader(api.DataSourceReader):  # type: ignore[misc]
-    """Rows of one query: what the server can filter it is asked for, the rest is Spark's."""
+    """All rows of a frame, whatever Spark then makes of them."""
 
     def __init__(self, given: dict[str, Any], schema: Any) -> None:
         self._given, self._schema = as_wanted(given, schema), schema
         self._pushed = Pushed(self._given, by_name=False, typed="columns" not in self._given)
+
+    def partitions(self) -> list[Any]:
+        """What each task reads; Spark makes a task without a value of none."""
+        asked = self._pushed.arguments
+        if asked is None:
+            return []
+        table = Table.of(**self._given).narrowed(**asked)
+        alone = replace(table, partitions=())
+        return [api.InputPartition((alone, one)) for one in table.partitions]
+
+    def read(self, partition: Any) -> Iterator[Any]:
+        """The rows of a partition, in the types that Spark has for them."""
+        if partition.value is None:
+            return
+        table, part = partition.value
+        for batch in table.batches(part, self._schema.names):
+            yield batch.cast(self._schema)
+
+
+class FilteringReader(Reader):
+    """Rows of a frame with one filter: what the server can do of it, it does; the rest is Spark's."""
 
     def pushFilters(self, filters: list[Any]) -> Iterable[Any]:
         """Those that are left to Spark."""
@@ -89,23 +111,6 @@ class Reader(api.DataSourceReader):  # type: ignore[misc]
                 return "columns" not in self._given
         return False
 
-    def partitions(self) -> list[Any]:
-        """What each task reads; Spark makes one empty task of none."""
-        asked = self._pushed.arguments
-        if asked is None:
-            return []
-        table = Table.of(**self._given).narrowed(**asked)
-        alone = replace(table, partitions=())
-        return [api.InputPartition((alone, one)) for one in table.partitions]
-
-    def read(self, partition: Any) -> Iterator[Any]:
-        """The rows of a partition, in the types that Spark has for them."""
-        if partition.value is None:
-            return
-        table, part = partition.value
-        for batch in table.batches(part, self._schema.names):
-            yield batch.cast(self._schema)
-
 
 class Writer(api.DataSourceArrowWriter):  # type: ignore[misc]
     """Rows as `read` gives them, or a hash a row. What a task wrote before it failed stays: at least once."""
@@ -114,6 +119,5 @@ class Writer(api.DataSourceArrowWriter):  # type: ignore[misc]
         self._destination = destination
 
     def write(self, batches: Iterator[Any]) -> Any:
-        """Writes the rows of one task."""
         self._destination.write(batches)
         return api.WriterCommitMessage()
