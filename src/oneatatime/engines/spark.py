@@ -76,8 +76,7 @@ class Reader(api.DataSourceReader):  # type: ignore[misc]
         if asked is None:
             return []
         table = Table.of(**self._given).narrowed(**asked)
-        alone = replace(table, partitions=())
-        return [api.InputPartition((alone, one)) for one in table.partitions]
+        return [api.InputPartition((replace(table, partitions=()), one)) for one in table.partitions]
 
     def read(self, partition: Any) -> Iterator[Any]:
         """The rows of a partition, in the types that Spark has for them."""
@@ -105,10 +104,8 @@ class FilteringReader(Reader):
                 return self._pushed.is_key(key)
             case api.StringStartsWith(attribute=("key",), value=prefix):
                 return self._pushed.begins(prefix)
-            case api.IsNotNull(attribute=("key",)):
-                return True
-            case api.IsNotNull(attribute=("type",)):
-                return "columns" not in self._given
+            case api.IsNotNull(attribute=("key" | "type" as name,)):
+                return name == "key" or "columns" not in self._given
         return False
 
 
