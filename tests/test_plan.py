@@ -13,6 +13,7 @@ from oneatatime._plan import _cut_evenly
 from oneatatime._session import Identity
 from oneatatime._slot import ALL_SLOTS
 from oneatatime.server import EmbeddedServer
+from tests.servers import Server
 
 TABLED = Identity(run_id="r", slot_tables=True)
 
@@ -66,3 +67,15 @@ async def test_partitions_of_all_databases_and_none_of_replicas() -> None:
         parts = await oneatatime.aplan(server.url, 3, db="all")
         assert all(part.all_dbs for part in parts)
         assert [part.dbs for part in parts] == [None], "what comes until it is read, too"
+
+
+def test_a_secret_that_is_named_twice_keeps_its_user(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    from oneatatime.engines._table import Table
+
+    server.admin.set("a", "b")
+    server.ask("ACL", "SETUSER", "reader", "on", ">hush", "~*", "+@all")
+    server.ask("ACL", "SETUSER", "default", "off")
+    monkeypatch.setenv("READERS_PASSWORD", "hush")
+    url = server.url.replace("unix://", "unix://reader@")
+    table = Table.of(url, secret="READERS_PASSWORD")
+    assert sum(batch.num_rows for one in table.partitions for batch in table.batches(one)) == 1
