@@ -220,7 +220,7 @@ def test_a_partition_that_cannot_be_read_is_an_error(node: Any) -> None:
     node.restart(keep_data=True)
     with pytest.raises(Exception, match="process") as caught:
         dataset.count()
-    assert "Incomplete" in repr(caught.value) + str(caught.value)
+    assert "PlanOutdated" in repr(caught.value) + str(caught.value)
 
 
 # Writing -------------------------------------------------------------------------------------------
