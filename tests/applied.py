@@ -79,3 +79,22 @@ class Slow:
             count += 1
             time.sleep(0.02)
         return count
+
+
+class Odd(Exception):
+    """Can be pickled, and not be made again."""
+
+    def __init__(self, what: str, number: int) -> None:
+        super().__init__(what)
+
+
+def odd(stream: Stream) -> None:
+    raise Odd("mine", 2)
+
+
+def parts(stream: Stream) -> list[Any]:
+    return [value for _, value in stream if isinstance(value, Parts)]
+
+
+def unsaid() -> Any:
+    return lambda: "no password"

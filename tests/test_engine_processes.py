@@ -110,6 +110,17 @@ def test_an_error_is_raised_here_and_nothing_is_left(filled: Server) -> None:
     nothing_is_left(filled)
 
 
+def test_an_error_or_a_result_that_cannot_come_back_is_told(filled: Server) -> None:
+    """It looked as if the process had been killed: it was done again, and given up for want of memory."""
+    with pytest.raises(oneatatime.Error, match="Odd: mine"):
+        list(apply(filled.url, applied.odd, processes=1, partitions=2))
+    with pytest.raises(InvalidInput, match=r"cannot come back from its process .*`load\(\)`"):
+        list(apply(filled.url, applied.parts, processes=1, partitions=2))
+    with pytest.raises(InvalidInput, match="what secret= was given cannot be sent"):
+        apply(filled.url, applied.items, processes=1, secret=applied.unsaid())
+    nothing_is_left(filled)
+
+
 def test_break_leaves_nothing_although_all_are_busy(filled: Server, tmp_path: Path) -> None:
     slow = apply(filled.url, applied.Slow(tmp_path), processes=2, partitions=200)
     for _ in slow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import random
 from collections import Counter
@@ -162,6 +163,12 @@ def test_a_secret_may_be_a_callable(locked: EmbeddedServer, secret: Any) -> None
 def test_a_secret_that_is_none(locked: EmbeddedServer, secret: Any, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         oneatatime.plan(locked.url, 4, secret=secret)
+
+
+def test_a_secret_is_shown_nowhere(locked: EmbeddedServer) -> None:
+    (part,) = oneatatime.plan(locked.url, 1, secret=functools.partial(str, "s3cret-of-mine"))
+    assert part.deployment.login.credentials is not None
+    assert "s3cret" not in repr(part.deployment.login.credentials) + repr(vars(part))
 
 
 def test_a_secret_that_gives_none(locked: EmbeddedServer) -> None:

@@ -227,6 +227,8 @@ def test_what_is_not_certain_is_not_asked() -> None:
     ):
         assert _asked(predicate, {}) == ({}, False)
     assert _asked(col("key") == b"k", {"match": "m*"}) == ({}, False)
+    for errors in ("ignore", "replace", "surrogateescape"):  # of keys that are no text several look alike
+        assert _asked(col("key") == "k", {"encoding": "utf-8", "errors": errors}) == ({}, False)
     assert _asked(col("key") == b"k", {"db": "all"}) == ({"match": b"k"}, True)
     assert _asked((col("type") == "hash") & (col("age") == 1), {}) == ({"types": ["hash"]}, False)
 

@@ -212,3 +212,14 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
     near = difflib.get_close_matches(name, list(known), n=1)
     return near[0] if near else None
+
+
+def portable(error: Exception) -> Exception:
+    """An error as it can come from another process: itself, or its words where it is not made for that."""
+    import pickle
+
+    try:
+        pickle.loads(pickle.dumps(error, 5))
+    except Exception:  # noqa: BLE001 - other people's errors may be made anyhow
+        return Error(f"{type(error).__name__}: {error}")
+    return error

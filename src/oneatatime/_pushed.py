@@ -70,9 +70,14 @@ class Pushed:
         if self._key or any(self._given.get(name) for name in _ONE_OF_ITS_KIND):
             return None
         if isinstance(literal, str):
-            certain = str(self._given.get("encoding")).lower() in ("utf-8", "utf8")
-            return literal.encode() if certain else None
+            return literal.encode() if self._is_text else None
         return bytes(literal) if isinstance(literal, bytes | bytearray) else None
+
+    @property
+    def _is_text(self) -> bool:
+        """Whether there is one text for each key: where errors are left out, several keys have the same."""
+        strict = self._given.get("errors", "strict") == "strict"
+        return strict and str(self._given.get("encoding")).lower() in ("utf-8", "utf8")
 
 
 def escaped(key: bytes) -> bytes:

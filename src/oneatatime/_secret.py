@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ._deployment import Deployment
@@ -25,7 +25,7 @@ password); a coroutine function does as well."""
 class _Asked:
     """Credentials as an endpoint wants them, of a secret."""
 
-    secret: Secret
+    secret: Secret = field(repr=False)  # a callable may show what it holds
     username: str | None = None
 
     async def __call__(self) -> tuple[str | None, str | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing.connection
 import os
+import pickle
 import signal
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
 
 from .._blocking import beside
+from .._errors import InvalidInput, portable
 from .._partition import Partition
 
 
@@ -35,7 +37,7 @@ class Worker:
         """Whether it took this: it does not where it was killed and that has not been seen to yet."""
         for _ in range(2):
             try:
-                self.given.append((partition, self._pool.submit(task, partition)))
+                self.given.append((partition, self._pool.submit(_done, task, partition)))
                 return True
             except BrokenProcessPool:
                 if self.given:
@@ -81,6 +83,20 @@ class _Remembering(SpawnContext):
         process = SpawnProcess(*args, **kwargs)
         self.started.append(process)
         return process
+
+
+def _done(task: Callable[[Partition], Any], partition: Partition) -> Any:
+    """In a process: what the task gives. What cannot travel back would look as if the process was killed."""
+    try:
+        result = task(partition)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the results are taken
+        raise portable(error)  # noqa: B904 - mostly the same
+    try:
+        pickle.dumps(result)
+    except Exception as error:
+        text = f"what the function returned for {partition!r} cannot come back from its process ({error})"
+        raise InvalidInput(f"{text}: return what can be pickled; of `Parts`, what `load()` gives") from error
+    return result
 
 
 def _begun() -> None:

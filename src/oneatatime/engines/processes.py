@@ -55,8 +55,9 @@ def apply(
             raise InvalidInput(f"{name}={number!r} must be a number, {least} at least")
     sent, _ = opened(source, arguments, travels=False)
     task = Task(function, sent.arguments)
-    _check(task)
+    _check(task, repr(function))
     parts = sent.cut(_EACH * processes if partitions is None else partitions)
+    _check(parts[:1], "the source" if arguments.get("secret") is None else "what secret= was given")
     return _results(task, parts, min(processes, len(parts)), retries)
 
 
@@ -64,16 +65,16 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _check(task: Task) -> None:
+def _check(what: object, name: str) -> None:
     """Raises InvalidInput for what another process could not be given."""
     try:
-        sent = pickle.dumps(task)
+        sent = pickle.dumps(what)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
-        text = f"{task.function!r} cannot be sent to another process ({error})"
+        text = f"{name} cannot be sent to another process ({error})"
         raise InvalidInput(f"{text}: define it at the top of a module") from error
     main = sys.modules["__main__"]
     if b"__main__" in sent and main.__spec__ is None and not os.path.isfile(getattr(main, "__file__", "")):
-        text = f"{task.function!r} is of a notebook, or was typed in, where no other process finds it"
+        text = f"{name} is of a notebook, or was typed in, where no other process finds it"
         raise InvalidInput(f"{text}: put it into a module, and import it")
 
 
