@@ -34,27 +34,23 @@ def _database(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-_READING: dict[str, tuple[Callable[[str], Any], str]] = {
-    "url": (str, ""),
-    "secret": (str, ""),
+_Made = tuple[Callable[[str], Any], str]  # what the text becomes, and how it has to look, in words
+
+_TEXT: _Made = (str, "")
+_NUMBER: _Made = (float, "a number")
+_READING: dict[str, _Made] = {
+    **dict.fromkeys(("url", "secret", "match", "unfit", "encoding", "read_from"), _TEXT),
+    **dict.fromkeys(("rate", "bandwidth", "max_load"), _NUMBER),
     "partitions": (int, "a number"),
-    "match": (str, ""),
     "types": (_several, ""),
     "columns": (_columns, "names, or name:type, with commas between them"),
-    "unfit": (str, ""),
     "flatten": (_truth, "true or false"),
-    "encoding": (str, ""),
-    "pushdown": (_truth, "true or false"),
     "db": (_database, "a number, or all"),
-    "rate": (float, "a number"),
-    "bandwidth": (float, "a number"),
-    "max_load": (float, "a number"),
-    "read_from": (str, ""),
+    "pushdown": (_truth, "true or false"),
 }
-_WRITING: dict[str, tuple[Callable[[str], Any], str]] = {
-    "url": (str, ""),
-    "secret": (str, ""),
-    "on_conflict": (str, ""),
+_WRITING: dict[str, _Made] = {
+    **dict.fromkeys(("url", "secret", "on_conflict", "prefix"), _TEXT),
+    "db": (int, "a number"),
 }
 
 
