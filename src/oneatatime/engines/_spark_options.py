@@ -48,10 +48,7 @@ _READING: dict[str, _Made] = {
     "db": (_database, "a number, or all"),
     "pushdown": (_truth, "true or false"),
 }
-_WRITING: dict[str, _Made] = {
-    **dict.fromkeys(("url", "secret", "on_conflict", "prefix"), _TEXT),
-    "db": (int, "a number"),
-}
+_WRITING = dict.fromkeys(("url", "secret", "on_conflict"), _TEXT)
 
 
 def arguments_of(options: Mapping[str, str], *, writing: bool = False) -> dict[str, Any]:
