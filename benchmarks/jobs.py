@@ -38,9 +38,9 @@ Result = dict[str, float]
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.jobs", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--keys", type=int, default=600_000)
+    parser.add_argument("--keys", type=int, default=4_000_000)
     parser.add_argument("--mover", nargs=3, metavar=("URL", "FORMAT", "JOBS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.mover:

@@ -69,9 +69,9 @@ WAYS: dict[str, Callable[[str, dict[str, Any], int], Any]] = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.processes", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--scale", type=float, default=1.0, help="times as many keys")
+    parser.add_argument("--scale", type=float, default=5.0, help="times as many keys")
     parser.add_argument("--reader", nargs=3, metavar=("URL", "WAY", "ARGUMENTS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.reader:
