@@ -338,7 +338,8 @@ def _one(reader: Reader, order: Order) -> Report:
         report.missing += [
             str(one) for one in getattr(error, "missing", ()) if str(one) not in report.missing
         ]
-        report.kind = "incomplete" if type(error).__name__ == "Incomplete" else "error"
+        named = any(kind.__name__ == "Incomplete" for kind in type(error).__mro__)
+        report.kind = "incomplete" if named else "error"
         if not report.keys and (not reader.ours or type(error).__name__ in _NOT_STARTED):
             report.kind = "not started"
         report.error = f"{type(error).__name__}: {error}"[:1000]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import pickle
 import random
@@ -12,9 +13,10 @@ import pytest
 import redis
 
 import oneatatime
-from oneatatime import AuthenticationFailed, InvalidInput, Partition
+from oneatatime import AuthenticationFailed, Incomplete, InvalidInput, Partition
 from oneatatime.server import EmbeddedServer
 from tests.clusters import Cluster
+from tests.nodes import Node
 from tests.servers import Server
 
 
@@ -182,3 +184,24 @@ def test_a_secret_cannot_stand_for_two() -> None:
         oneatatime.plan(url, 4, secret="NAME")
     with pytest.raises(InvalidInput, match="TLS key"):
         oneatatime.plan("rediss://127.0.0.1:1?ssl_keyfile=x&ssl_password=y", 4, secret="NAME")
+
+
+# Servers that are away
+
+
+async def test_a_server_that_is_away_when_a_partition_begins_is_waited_for(node: Node) -> None:
+    """It was there when the plan was made: a worker that begins meanwhile failed for nothing."""
+    node.many([("SET", f"key:{number}", "x") for number in range(1_000)])
+    (part,) = await oneatatime.aplan(f"redis://127.0.0.1:{node.port}", 1)
+    node.kill(save=True)
+    with pytest.raises(Incomplete, match="Partition 1 of 1"):
+        [key async for key in oneatatime.stream(part, on_unreachable="fail").keys()]
+
+    async def read() -> int:
+        return len([key async for key in oneatatime.stream(part).keys()])
+
+    reading = asyncio.ensure_future(read())
+    await asyncio.sleep(0.5)
+    assert not reading.done()
+    await asyncio.to_thread(node.start)
+    assert await reading == 1_000

@@ -67,7 +67,7 @@ async def read_partitions(parent: Parent, job: Job) -> None:
 async def _read(parent: Parent, job: Job, partition: Partition, done: dict[int, Progress]) -> None:
     work = Work(partition.deployment, job.options, job.selection, names_only=job.names_only)
     work.keep_names = job.names
-    reader = Reader(work, None, partition, done=done, patient=True)
+    reader = Reader(work, None, partition, done=done)
     reading, view = Reading(reader), _Wholes()
     told, fields = time.monotonic(), Fields()
     try:

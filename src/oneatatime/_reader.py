@@ -33,7 +33,7 @@ log = logging.getLogger("oneatatime")
 class Reader:
     """The reading of what a stream wants: all, or the keys of `source`, or what is in `partition`.
 
-    `done`: what of the databases was read before, where no checkpoint says so. `patient`: it belongs to
+    `done`: what of the databases was read before, where no checkpoint says so. A partition belongs to
     something that was begun before, so a server that is away now is waited for from the first.
     """
 
@@ -44,14 +44,13 @@ class Reader:
         partition: Partition | None = None,
         resume: Checkpoint | None = None,
         done: Mapping[int, Progress] | None = None,
-        patient: bool = False,
     ) -> None:
         self.work = work
         self._source = source
         self._partition = partition
         self._resume = resume
         self._before = dict(resume.databases if resume is not None else done or {})
-        self._patient = patient
+        self._patient = partition is not None
         self._what = what_of(work.selection, work.deployment.login.db, partition)
         self._where: Json = {}
         self._read: dict[int, Database | Cluster] = {}
