@@ -17,8 +17,11 @@ import pytest
 import oneatatime
 from oneatatime import InvalidInput, ProcessLost
 from oneatatime._child import started
+from oneatatime._deployment import Deployment
+from oneatatime._endpoint import Endpoint
 from oneatatime._in_child import Parent
 from tests.leaks import no_complaints
+from tests.servers import Server
 
 
 async def echo(parent: Parent, *arguments: Any) -> None:
@@ -60,6 +63,17 @@ async def tells_about_itself(parent: Parent) -> None:
 async def computes(parent: Parent) -> None:
     await parent.send(os.getpid())
     time.sleep(60)
+
+
+def not_here() -> None:
+    raise LookupError("nothing of that name is here")
+
+
+class Unreadable:
+    """Can be sent, and cannot be read where it arrives."""
+
+    def __reduce__(self) -> Any:
+        return not_here, ()
 
 
 def is_there(pid: int) -> bool:
@@ -127,9 +141,81 @@ async def test_a_killed_child_is_an_error_that_says_so(kill: signal.Signals) -> 
     assert not is_there(child.pid)
 
 
-async def test_what_cannot_be_pickled_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="cannot be sent to another process"):
-        await started(echo, threading.Lock())
+@pytest.mark.timeout(20)
+async def test_what_cannot_be_read_there_is_an_error_here() -> None:
+    async with await started(echo) as child:
+        await child.receive()
+        child.send(Unreadable())
+        with pytest.raises(LookupError, match="nothing of that name is here"):
+            await child.receive()
+        await child.finished()
+        assert not is_there(child.pid)
+    async with await started(echo, Unreadable()) as child:
+        with pytest.raises(LookupError, match="nothing of that name is here"):
+            await child.receive()
+
+
+class Holder:
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        (threading.Lock(), "^a lock cannot be sent to another process: .*; give something that can be"),
+        (Holder({"guard": [threading.Lock()]}), r"^held\.guard, a lock, cannot be sent"),
+        (lambda: 0, "^a function cannot be sent to another process: .*lambda"),
+        (Deployment.of("redis://localhost"), None),
+        (
+            Deployment.of(Endpoint("localhost", credentials=Holder(threading.Lock()))),  # type: ignore[arg-type]
+            r"credentials\.held, a lock, cannot be sent .*; give a URL in place of the client",
+        ),
+    ],
+)
+async def test_what_cannot_be_pickled_is_named_and_refused(what: object, named: str | None) -> None:
+    if named is None:
+        async with await started(echo, what) as child:
+            assert await child.receive() == (what,)
+        return
+    with pytest.raises(InvalidInput, match=named):
+        await started(echo, what)
+
+
+PROGRAM = """
+import asyncio, sys
+import oneatatime, redis
+
+class Provider(redis.CredentialProvider):
+    def get_credentials(self):
+        return "default", "sesame"
+
+client = redis.Redis(unix_socket_path=sys.argv[1], credential_provider=Provider())
+try:
+    list(oneatatime.stream(client, processes=2))
+except oneatatime.InvalidInput as error:
+    print(error)
+try:
+    asyncio.run(oneatatime.export(client, sys.argv[2], format="jsonl", jobs=2))
+except oneatatime.InvalidInput as error:
+    print(error)
+"""
+
+
+def test_what_is_of_main_is_refused(server: Server, tmp_path: Path) -> None:
+    server.admin.mset({f"key:{n}": n for n in range(1000)})
+    server.ask("CONFIG", "SET", "requirepass", "sesame")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    said = subprocess.run(
+        [sys.executable, program, server.path or "", f"{tmp_path}/export/"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    wanted = "Provider cannot be sent to another process, for it is of __main__: put it into a module"
+    assert said.stdout.count(wanted) == 2 and not said.stderr, said.stderr
 
 
 async def test_a_slow_parent_bounds_what_waits() -> None:

@@ -30,18 +30,21 @@ class Parent(asyncio.BaseProtocol):
     def __init__(self, ahead: int) -> None:
         self._ahead = ahead
         self.transport: asyncio.WriteTransport | None = None
-        self._said: deque[Any] = deque()
+        self._said: deque[tuple[int, bytes]] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         self.gone = asyncio.Event()
 
     async def receive(self) -> Any:
-        """What the parent says next. When it closes its end, this process is cancelled."""
+        """What the parent says next. When it closes its end, this process is cancelled.
+
+        Raises whatever unpickling it raises, to be told to the parent as any other error is.
+        """
         while not self._said:
             self._news.clear()
             await self._news.wait()
-        return self._said.popleft()
+        return _unpickled(*self._said.popleft())
 
     async def send(self, what: object) -> None:
         """Says something; returns when there is room for more."""
@@ -52,9 +55,9 @@ class Parent(asyncio.BaseProtocol):
         self.transport.write(data)
         await self._room.wait()
 
-    def hear(self, what: Any) -> None:
+    def hear(self, kind: int, payload: bytes) -> None:
         """Something was said."""
-        self._said.append(what)
+        self._said.append((kind, payload))
         self._news.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -79,10 +82,18 @@ def main() -> None:
     said = os.fdopen(os.dup(1), "wb", 0)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # whatever is printed must not be taken for a frame
-    work, arguments, ahead = _next(told)
+    kind, payload = _next(told)
+    try:
+        work, arguments, ahead = _unpickled(kind, payload)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
+        work, arguments, ahead = _raises, (error,), _MOST_WRITTEN
     _fit(said, ahead)
     with contextlib.suppress(asyncio.CancelledError):  # the parent is gone, or wants no more
         asyncio.run(_do(told, said, ahead, work, arguments))
+
+
+async def _raises(_: Parent, error: Exception) -> None:
+    raise error
 
 
 def _fit(pipe: BinaryIO, size: int) -> None:
@@ -104,12 +115,14 @@ async def _do(told: BinaryIO, said: BinaryIO, ahead: int, work: Any, arguments: 
     def listen() -> None:
         try:
             while True:
-                loop.call_soon_threadsafe(parent.hear, _next(told))
+                loop.call_soon_threadsafe(parent.hear, *_next(told))
         except (EOFError, RuntimeError):  # the parent is gone, or wants no more; or the loop is closed
+            pass
+        finally:  # nobody listens any more, whatever it was: this process must end
             if not over.is_set():
                 loop.call_soon_threadsafe(task.cancel)
-        if not over.wait(_GRACE):
-            os._exit(1)
+            if not over.wait(_GRACE):
+                os._exit(1)
 
     threading.Thread(target=listen, name="oneatatime", daemon=True).start()
     try:
@@ -136,11 +149,14 @@ def _pickled(error: Exception) -> bytes:
     return payload
 
 
-def _next(told: BinaryIO) -> Any:
+def _next(told: BinaryIO) -> tuple[int, bytes]:
     """What the parent said next. Raises EOFError where it has closed its end, or is gone."""
     size, kind = HEADER.unpack(_exactly(told, HEADER.size))
-    data = _exactly(told, size)
-    return data if kind == BYTES else pickle.loads(data)
+    return kind, _exactly(told, size)
+
+
+def _unpickled(kind: int, payload: bytes) -> Any:
+    return payload if kind == BYTES else pickle.loads(payload)
 
 
 def _exactly(told: BinaryIO, size: int) -> bytes:
