@@ -182,6 +182,13 @@ async def test_what_cannot_be_pickled_is_named_and_refused(what: object, named: 
         await started(echo, what)
 
 
+async def test_a_frozen_program_would_start_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(InvalidInput, match="a frozen program .*: read by one process, or run"):
+        await started(echo)
+
+
 PROGRAM = """
 import asyncio, sys
 import oneatatime, redis

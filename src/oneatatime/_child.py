@@ -288,9 +288,12 @@ async def started(work: Work, *arguments: object, what: str = "works", ahead: in
     `work` and what it is given are pickled. `what` says in errors what the process does. What it says waits
     here in about `ahead` bytes at most, and one frame; about as much in the pipe, and at its other end.
 
-    Raises InvalidInput where something cannot be sent to another process, ProcessLost where none can be
-    started.
+    Raises InvalidInput where something cannot be sent to another process, and in a frozen program;
+    ProcessLost where none can be started.
     """
+    if getattr(sys, "frozen", False):  # its executable is no Python, but itself: it would start without end
+        text = "a frozen program (PyInstaller and the like) has no Python to start other processes by"
+        raise InvalidInput(f"{text}: read by one process, or run the program by a Python interpreter")
     job = frame((work, arguments, ahead))
     if not sys.executable:
         raise ProcessLost("this Python does not know its own program, so no process of it can be started")
