@@ -280,6 +280,14 @@ async def test_it_is_no_part_of_the_terminals_group_and_knows_the_same_modules()
         assert path == sys.path and main is None
 
 
+async def test_a_path_object_among_the_places_of_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/no/such/place"), "/nor/this"])
+    async with await started(tells_about_itself) as child:
+        await child.receive()
+        _, path, _ = await child.receive()
+    assert path == [where for where in sys.path if isinstance(where, str)] and path[-1] == "/nor/this"
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="not on this machine: /proc")
 async def test_no_secret_stands_in_arguments_or_environment() -> None:
     async with await started(echo, "redis://:hunter2@localhost") as child:

@@ -307,7 +307,8 @@ async def started(work: Work, *arguments: object, what: str = "works", ahead: in
                 raise
         raise
     pipes = starting.result()
-    pipes.write(repr(sys.path).encode() + b"\n" + job)
+    path = [where for where in sys.path if isinstance(where, str)]  # imports heed nothing else
+    pipes.write(repr(path).encode() + b"\n" + job)
     return Child(pipes, what)
 
 
