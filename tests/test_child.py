@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -185,7 +186,7 @@ async def test_what_cannot_be_pickled_is_named_and_refused(what: object, named: 
 async def test_a_frozen_program_would_start_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(InvalidInput, match="a frozen program .*: read by one process, or run"):
+    with pytest.raises(InvalidInput, match=r"a frozen program .*: read by one process, or run"):
         await started(echo)
 
 
@@ -207,6 +208,24 @@ try:
 except oneatatime.InvalidInput as error:
     print(error)
 """
+
+
+async def waits(parent: Parent) -> None:
+    await parent.send("waits")
+    await parent.receive()
+
+
+@pytest.mark.parametrize("work", [echo, waits, prints, fails_oddly])
+async def test_a_child_leaves_no_warning(
+    work: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    async with await started(work) as child:
+        with contextlib.suppress(oneatatime.Error):
+            await child.receive()
+        await child.finished()
+        assert not is_there(child.pid)
+    assert "Warning" not in capfd.readouterr().err
 
 
 def test_what_is_of_main_is_refused(server: Server, tmp_path: Path) -> None:
@@ -327,6 +346,43 @@ def test_children_end_with_their_parent_however_that_ends(kill: signal.Signals) 
         parent.send_signal(kill)
         parent.wait()
     assert_gone(*pids)
+
+
+FORKS = """
+import asyncio, os, sys, time
+from oneatatime._child import started
+from tests.test_child import computes, echo, floods
+
+async def main():
+    children = [await started(echo), await started(computes), await started(floods, 1000)]
+    for child in children[:2]:
+        await child.receive()
+    sibling = os.fork()
+    if not sibling:  # it has the ends of all pipes, and outlives its parent
+        time.sleep(30)
+        os._exit(0)
+    print(sibling, *(child.pid for child in children), flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_children_end_with_their_parent_though_another_holds_their_pipes() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FORKS], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent
+    )
+    assert parent.stdout is not None
+    with parent:
+        sibling, *pids = map(int, parent.stdout.readline().split())
+        try:
+            assert len(pids) == 3 and all(map(is_there, pids))
+            parent.kill()
+            parent.wait()
+            assert_gone(*pids)
+            assert is_there(sibling)
+        finally:
+            os.kill(sibling, signal.SIGKILL)
 
 
 def test_it_works_in_a_loop_of_another_thread() -> None:

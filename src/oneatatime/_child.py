@@ -3,7 +3,8 @@
 A child is a new interpreter that imports this package, whatever `__main__` is here. Its job comes over its
 stdin, so nothing secret stands in its arguments or its environment; what it has to say comes over its
 stdout, its stderr is ours. It has a session of its own: Ctrl-C is its parent's affair. Where stdin ends,
-because its parent closes it or is gone, it ends too: `_in_child` sees to that.
+because its parent closes it or is gone, it ends too, and where the parent is gone while another, forked by
+it, holds that pipe: `_in_child` sees to that.
 
 Both sides speak in frames: length, kind, payload. Bytes travel as they are, anything else as a pickle.
 """
@@ -316,7 +317,7 @@ async def _start(loop: asyncio.AbstractEventLoop, ahead: int) -> _Pipes:
     try:
         _, pipes = await loop.subprocess_exec(
             lambda: _Pipes(ahead),
-            *(sys.executable, "-c", _BOOT, "oneatatime"),
+            *(sys.executable, "-c", _BOOT, str(os.getpid()), "oneatatime"),
             stderr=None,
             start_new_session=True,
         )
