@@ -198,6 +198,26 @@ async def test_processes_that_are_always_killed_are_an_error_that_names_what_is_
     assert raised.value.missing and not stream.statistics().complete
 
 
+async def test_a_partition_that_gets_further_each_time_is_not_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one(source: Any, pieces: int, **how: Any) -> Any:
+        return await oneatatime.aplan(source, 1, **how)
+
+    monkeypatch.setattr("oneatatime._processes.aplan", one)
+    server.admin.mset({f"key:{n}": "x" * 50 for n in range(12_000)})
+    stream = oneatatime.stream(server.url, processes=2, options=SLOW, rate=3000)
+    found, kills, before = set(), 0, None
+    async for key, _ in stream:
+        found.add(key)
+        if kills < 5 and (now := stream.checkpoint()["databases"]) != before:
+            (child,) = children()
+            os.kill(child, signal.SIGKILL)
+            kills, before = kills + 1, now
+            await asyncio.sleep(0.2)
+    assert kills == 5 and len(found) == 12_000 and stream.statistics().complete
+
+
 @pytest.mark.parametrize("unique", [False, True])
 async def test_a_server_restarts_in_the_middle(node: Node, unique: bool) -> None:
     keys = [b"key:%d" % number for number in range(3000)]

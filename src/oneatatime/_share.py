@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ._checkpoint import Progress
+from ._checkpoint import Progress, reach
 from ._cursor import POSITIONS, Range, joined
 from ._in_process import Report
 from ._partition import Partition
@@ -27,10 +27,11 @@ class Share:
         self.fraction = 0.0
         self.over = False
         self.failed = False
-        self.lost = 0  # processes that were killed over it
+        self.lost = 0  # processes in a row that were lost over it, and none of them had got any further
         self.since = 0
         self.came = 0  # keys, of what `read` tells of
         self._told = Statistics()
+        self._furthest = reach(done)
 
     def begin(self) -> None:
         """A process begins with it, or goes on."""
@@ -42,6 +43,8 @@ class Share:
         now, before = report.statistics, self._told
         self.read, self.fraction, self.over = report.progress, report.fraction, report.over
         self.came, self.since = self.came + self.since, 0
+        if (now_at := reach(report.progress)) > self._furthest:
+            self._furthest, self.lost = now_at, 0
         for name in _COUNTED:
             setattr(account, name, getattr(account, name) + getattr(now, name) - getattr(before, name))
         traffic.received += now.bytes - before.bytes
