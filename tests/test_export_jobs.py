@@ -444,6 +444,27 @@ async def test_a_server_that_was_restarted(node: Node, tmp_path: Path) -> None:
         await oneatatime.export(node.url, tmp_path, format="jsonl", jobs=2)
 
 
+async def test_what_all_processes_skip_is_said_once(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def two(source: Any, pieces: int = 2, **how: Any) -> Any:
+        return await oneatatime.aplan(source, 2, **how)
+
+    monkeypatch.setattr("oneatatime._jobs.aplan", two)
+    node.many([("SET", f"user:{number}", "x" * 20) for number in range(10_000)])
+    options = Options(count=20, patience=1.0, on_unreachable="skip")
+    how: dict[str, Any] = {"format": "jsonl", "jobs": 2, "rate": 3000, "part_bytes": 2000}
+    task = asyncio.ensure_future(oneatatime.export(node.url, f"{tmp_path}/", options=options, **how))
+    while len(manifest(tmp_path)["parts"]) < 8:
+        await asyncio.sleep(0.01)
+    node.kill()
+    done = await task
+    assert done.statistics is not None and not done.complete
+    skipped = done.statistics.skipped
+    assert len(set(skipped)) == len(skipped)
+    assert [what for what in skipped if what.startswith("database 0 of ")]
+
+
 async def test_a_failover_is_ridden_out(cluster_with_replicas: Cluster, tmp_path: Path) -> None:
     cluster = cluster_with_replicas
     wanted = {f"user:{number}" for number in range(20_000)}

@@ -242,6 +242,21 @@ async def test_a_server_that_stays_away(node: Node) -> None:
         node.start()
 
 
+async def test_what_all_processes_skip_is_said_once(node: Node) -> None:
+    node.many([("SET", f"key:{n}", "x" * 100) for n in range(5000)])
+    options = Options(count=20, ahead=20_000, patience=1.0, on_unreachable="skip")
+    stream = oneatatime.stream(node.url, processes=2, options=options, rate=2000)
+    keys = 0
+    async for _ in stream:
+        keys += 1
+        if keys == 1000:  # both are at it
+            node.kill()
+    done = stream.statistics()
+    assert done.finished and not done.complete
+    assert len(set(done.skipped)) == len(done.skipped)
+    assert [what for what in done.skipped if what.startswith("database 0 of ")]
+
+
 async def test_errors_of_a_process_come_as_they_are(server: Server) -> None:
     server.admin.mset({f"key:{n}": n for n in range(1000)})
     with pytest.raises(oneatatime.Unreachable):

@@ -51,7 +51,8 @@ class Share:
         traffic.commands += now.commands - before.commands
         traffic.round_trips += now.round_trips - before.round_trips
         account.failures += now.failures[len(before.failures) :]
-        account.skipped += now.skipped[len(before.skipped) :]
+        skipped = now.skipped[len(before.skipped) :]  # of one server each share says the same
+        account.skipped += [what for what in dict.fromkeys(skipped) if what not in account.skipped]
         account.nodes.update(dict.fromkeys(now.nodes))
         account.best_effort |= now.best_effort
         for reason in now.read_again:
