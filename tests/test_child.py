@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,8 +18,11 @@ import pytest
 import oneatatime
 from oneatatime import InvalidInput, ProcessLost
 from oneatatime._child import started
+from oneatatime._deployment import Deployment
+from oneatatime._endpoint import Endpoint
 from oneatatime._in_child import Parent
 from tests.leaks import no_complaints
+from tests.servers import Server
 
 
 async def echo(parent: Parent, *arguments: Any) -> None:
@@ -60,6 +64,17 @@ async def tells_about_itself(parent: Parent) -> None:
 async def computes(parent: Parent) -> None:
     await parent.send(os.getpid())
     time.sleep(60)
+
+
+def not_here() -> None:
+    raise LookupError("nothing of that name is here")
+
+
+class Unreadable:
+    """Can be sent, and cannot be read where it arrives."""
+
+    def __reduce__(self) -> Any:
+        return not_here, ()
 
 
 def is_there(pid: int) -> bool:
@@ -127,9 +142,106 @@ async def test_a_killed_child_is_an_error_that_says_so(kill: signal.Signals) -> 
     assert not is_there(child.pid)
 
 
-async def test_what_cannot_be_pickled_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="cannot be sent to another process"):
-        await started(echo, threading.Lock())
+@pytest.mark.timeout(20)
+async def test_what_cannot_be_read_there_is_an_error_here() -> None:
+    async with await started(echo) as child:
+        await child.receive()
+        child.send(Unreadable())
+        with pytest.raises(LookupError, match="nothing of that name is here"):
+            await child.receive()
+        await child.finished()
+        assert not is_there(child.pid)
+    async with await started(echo, Unreadable()) as child:
+        with pytest.raises(LookupError, match="nothing of that name is here"):
+            await child.receive()
+
+
+class Holder:
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        (threading.Lock(), "^a lock cannot be sent to another process: .*; give something that can be"),
+        (Holder({"guard": [threading.Lock()]}), r"^held\.guard, a lock, cannot be sent"),
+        (lambda: 0, "^a function cannot be sent to another process: .*lambda"),
+        (Deployment.of("redis://localhost"), None),
+        (
+            Deployment.of(Endpoint("localhost", credentials=Holder(threading.Lock()))),  # type: ignore[arg-type]
+            r"credentials\.held, a lock, cannot be sent .*; give a URL in place of the client",
+        ),
+    ],
+)
+async def test_what_cannot_be_pickled_is_named_and_refused(what: object, named: str | None) -> None:
+    if named is None:
+        async with await started(echo, what) as child:
+            assert await child.receive() == (what,)
+        return
+    with pytest.raises(InvalidInput, match=named):
+        await started(echo, what)
+
+
+async def test_a_frozen_program_would_start_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(InvalidInput, match=r"a frozen program .*: read by one process, or run"):
+        await started(echo)
+
+
+PROGRAM = """
+import asyncio, sys
+import oneatatime, redis
+
+class Provider(redis.CredentialProvider):
+    def get_credentials(self):
+        return "default", "sesame"
+
+client = redis.Redis(unix_socket_path=sys.argv[1], credential_provider=Provider())
+try:
+    list(oneatatime.stream(client, processes=2))
+except oneatatime.InvalidInput as error:
+    print(error)
+try:
+    asyncio.run(oneatatime.export(client, sys.argv[2], format="jsonl", jobs=2))
+except oneatatime.InvalidInput as error:
+    print(error)
+"""
+
+
+async def waits(parent: Parent) -> None:
+    await parent.send("waits")
+    await parent.receive()
+
+
+@pytest.mark.parametrize("work", [echo, waits, prints, fails_oddly])
+async def test_a_child_leaves_no_warning(
+    work: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    async with await started(work) as child:
+        with contextlib.suppress(oneatatime.Error):
+            await child.receive()
+        await child.finished()
+        assert not is_there(child.pid)
+    assert "Warning" not in capfd.readouterr().err
+
+
+def test_what_is_of_main_is_refused(server: Server, tmp_path: Path) -> None:
+    server.admin.mset({f"key:{n}": n for n in range(1000)})
+    server.ask("CONFIG", "SET", "requirepass", "sesame")
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    said = subprocess.run(
+        [sys.executable, program, server.path or "", f"{tmp_path}/export/"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    wanted = "Provider cannot be sent to another process, for it is of __main__: put it into a module"
+    assert said.stdout.count(wanted) == 2 and not said.stderr, said.stderr
 
 
 async def test_a_slow_parent_bounds_what_waits() -> None:
@@ -187,6 +299,14 @@ async def test_it_is_no_part_of_the_terminals_group_and_knows_the_same_modules()
         assert path == sys.path and main is None
 
 
+async def test_a_path_object_among_the_places_of_modules(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, Path("/no/such/place"), "/nor/this"])
+    async with await started(tells_about_itself) as child:
+        await child.receive()
+        _, path, _ = await child.receive()
+    assert path == [where for where in sys.path if isinstance(where, str)] and path[-1] == "/nor/this"
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="not on this machine: /proc")
 async def test_no_secret_stands_in_arguments_or_environment() -> None:
     async with await started(echo, "redis://:hunter2@localhost") as child:
@@ -226,6 +346,43 @@ def test_children_end_with_their_parent_however_that_ends(kill: signal.Signals) 
         parent.send_signal(kill)
         parent.wait()
     assert_gone(*pids)
+
+
+FORKS = """
+import asyncio, os, sys, time
+from oneatatime._child import started
+from tests.test_child import computes, echo, floods
+
+async def main():
+    children = [await started(echo), await started(computes), await started(floods, 1000)]
+    for child in children[:2]:
+        await child.receive()
+    sibling = os.fork()
+    if not sibling:  # it has the ends of all pipes, and outlives its parent
+        time.sleep(30)
+        os._exit(0)
+    print(sibling, *(child.pid for child in children), flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def test_children_end_with_their_parent_though_another_holds_their_pipes() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", FORKS], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent
+    )
+    assert parent.stdout is not None
+    with parent:
+        sibling, *pids = map(int, parent.stdout.readline().split())
+        try:
+            assert len(pids) == 3 and all(map(is_there, pids))
+            parent.kill()
+            parent.wait()
+            assert_gone(*pids)
+            assert is_there(sibling)
+        finally:
+            os.kill(sibling, signal.SIGKILL)
 
 
 def test_it_works_in_a_loop_of_another_thread() -> None:

@@ -170,6 +170,47 @@ def test_a_program_that_ends_takes_its_processes_along(filled: Server, tmp_path:
     assert_no_connections(filled.admin)
 
 
+FORKS = PROGRAM.replace(
+    "if __name__",
+    """
+import os, threading, time
+def fork():
+    while len(list(Path(sys.argv[2]).iterdir())) < 2:
+        time.sleep(0.05)
+    if not os.fork():  # it has the ends of all pipes, and outlives its parent
+        Path(sys.argv[3]).write_text(str(os.getpid()))
+        time.sleep(40)
+        os._exit(0)
+if __name__ == "__main__":
+    threading.Thread(target=fork, daemon=True).start()
+if __name__""",
+)
+
+
+def test_processes_end_with_the_program_though_another_holds_their_pipes(
+    filled: Server, tmp_path: Path
+) -> None:
+    program, begun, forked = tmp_path / "program.py", tmp_path / "begun", tmp_path / "forked"
+    program.write_text(FORKS)
+    begun.mkdir()
+    running = subprocess.Popen(
+        [sys.executable, program, filled.url, begun, forked],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    try:
+        until(lambda: forked.exists() and forked.read_text(), 20.0, what="a sibling")
+        children = [int(path.name) for path in begun.iterdir()]
+        running.kill()
+        running.wait()
+        until(lambda: not any(map(_is_there, children)), 5.0, what="its processes to end")
+        assert _is_there(int(forked.read_text()))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+
+
 def _is_there(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

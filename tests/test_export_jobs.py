@@ -251,7 +251,8 @@ async def test_children_killed_again_and_again(server: Server, filled: set[str],
         for child in children():
             os.kill(child, signal.SIGKILL)
         await asyncio.sleep(0.01)
-    with pytest.raises(ProcessLost, match=r"Partition \d+ of 16 .*4 times over it.*the same command goes on"):
+    wanted = r"Partition \d+ of 16 .*: 3 processes in a row ended over it: .*; .* the same command goes on"
+    with pytest.raises(ProcessLost, match=wanted):
         task.result()
     assert not children()
     parts = manifest(tmp_path)["parts"]
@@ -259,6 +260,25 @@ async def test_children_killed_again_and_again(server: Server, filled: set[str],
     await oneatatime.export(server.url, tmp_path, format="jsonl", jobs=3)
     assert manifest(tmp_path)["parts"][: len(parts)] == parts
     assert_proven(tmp_path, filled, again=ONCE_MORE)
+
+
+async def test_a_partition_that_gets_further_each_time_is_not_given_up(
+    server: Server, filled: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one(source: Any, pieces: int = 1, **how: Any) -> Any:
+        return await oneatatime.aplan(source, 1, **how)
+
+    monkeypatch.setattr("oneatatime._jobs.aplan", one)
+    task = await running(server, tmp_path)
+    for _ in range(5):
+        (child,) = children()
+        os.kill(child, signal.SIGKILL)
+        parts = len(manifest(tmp_path)["parts"])
+        while len(manifest(tmp_path)["parts"]) < parts + 2 and not task.done():
+            await asyncio.sleep(0.01)
+    done = await task
+    assert done.complete and done.statistics.complete
+    assert_proven(tmp_path, filled, again=5 * ONCE_MORE)
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 5])
@@ -422,6 +442,27 @@ async def test_a_server_that_was_restarted(node: Node, tmp_path: Path) -> None:
     assert not children()
     with pytest.raises(Incomplete, match="take another folder"):
         await oneatatime.export(node.url, tmp_path, format="jsonl", jobs=2)
+
+
+async def test_what_all_processes_skip_is_said_once(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def two(source: Any, pieces: int = 2, **how: Any) -> Any:
+        return await oneatatime.aplan(source, 2, **how)
+
+    monkeypatch.setattr("oneatatime._jobs.aplan", two)
+    node.many([("SET", f"user:{number}", "x" * 20) for number in range(10_000)])
+    options = Options(count=20, patience=1.0, on_unreachable="skip")
+    how: dict[str, Any] = {"format": "jsonl", "jobs": 2, "rate": 3000, "part_bytes": 2000}
+    task = asyncio.ensure_future(oneatatime.export(node.url, f"{tmp_path}/", options=options, **how))
+    while len(manifest(tmp_path)["parts"]) < 8:
+        await asyncio.sleep(0.01)
+    node.kill()
+    done = await task
+    assert done.statistics is not None and not done.complete
+    skipped = done.statistics.skipped
+    assert len(set(skipped)) == len(skipped)
+    assert [what for what in skipped if what.startswith("database 0 of ")]
 
 
 async def test_a_failover_is_ridden_out(cluster_with_replicas: Cluster, tmp_path: Path) -> None:

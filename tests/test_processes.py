@@ -198,6 +198,26 @@ async def test_processes_that_are_always_killed_are_an_error_that_names_what_is_
     assert raised.value.missing and not stream.statistics().complete
 
 
+async def test_a_partition_that_gets_further_each_time_is_not_given_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def one(source: Any, pieces: int, **how: Any) -> Any:
+        return await oneatatime.aplan(source, 1, **how)
+
+    monkeypatch.setattr("oneatatime._processes.aplan", one)
+    server.admin.mset({f"key:{n}": "x" * 50 for n in range(12_000)})
+    stream = oneatatime.stream(server.url, processes=2, options=SLOW, rate=3000)
+    found, kills, before = set(), 0, None
+    async for key, _ in stream:
+        found.add(key)
+        if kills < 5 and (now := stream.checkpoint()["databases"]) != before:
+            (child,) = children()
+            os.kill(child, signal.SIGKILL)
+            kills, before = kills + 1, now
+            await asyncio.sleep(0.2)
+    assert kills == 5 and len(found) == 12_000 and stream.statistics().complete
+
+
 @pytest.mark.parametrize("unique", [False, True])
 async def test_a_server_restarts_in_the_middle(node: Node, unique: bool) -> None:
     keys = [b"key:%d" % number for number in range(3000)]
@@ -220,6 +240,21 @@ async def test_a_server_that_stays_away(node: Node) -> None:
         assert raised.value.missing
         assert not children()
         node.start()
+
+
+async def test_what_all_processes_skip_is_said_once(node: Node) -> None:
+    node.many([("SET", f"key:{n}", "x" * 100) for n in range(5000)])
+    options = Options(count=20, ahead=20_000, patience=1.0, on_unreachable="skip")
+    stream = oneatatime.stream(node.url, processes=2, options=options, rate=2000)
+    keys = 0
+    async for _ in stream:
+        keys += 1
+        if keys == 1000:  # both are at it
+            node.kill()
+    done = stream.statistics()
+    assert done.finished and not done.complete
+    assert len(set(done.skipped)) == len(done.skipped)
+    assert [what for what in done.skipped if what.startswith("database 0 of ")]
 
 
 async def test_errors_of_a_process_come_as_they_are(server: Server) -> None:

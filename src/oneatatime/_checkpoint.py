@@ -6,6 +6,7 @@ taken for what it says only when it is whole, of this version, of the same keys 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -27,6 +28,13 @@ class Progress(NamedTuple):
     run_id: str | None = None
     ranges: tuple[Range, ...] = ()
     slots: int = 0
+
+
+def reach(databases: Mapping[int, Progress]) -> int:
+    """A number for how much that is: what was read alike has more of it, the more of that is done."""
+    slots = sum(one.slots.bit_count() for one in databases.values())
+    ends = ((POSITIONS,) if one.done else (r.end - r.start for r in one.ranges) for one in databases.values())
+    return slots + sum(itertools.chain.from_iterable(ends))
 
 
 class Checkpoint(NamedTuple):

@@ -3,7 +3,8 @@
 A child is a new interpreter that imports this package, whatever `__main__` is here. Its job comes over its
 stdin, so nothing secret stands in its arguments or its environment; what it has to say comes over its
 stdout, its stderr is ours. It has a session of its own: Ctrl-C is its parent's affair. Where stdin ends,
-because its parent closes it or is gone, it ends too: `_in_child` sees to that.
+because its parent closes it or is gone, it ends too, and where the parent is gone while another, forked by
+it, holds that pipe: `_in_child` sees to that.
 
 Both sides speak in frames: length, kind, payload. Bytes travel as they are, anything else as a pickle.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import math
 import os
 import pickle
@@ -20,8 +22,8 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from types import FunctionType, TracebackType
 from typing import Any
 
 from ._errors import InvalidInput, ProcessLost
@@ -36,6 +38,9 @@ _BOOT = (
     "from oneatatime._in_child import main; main()"
 )
 _GRACE = 5.0  # seconds that a child has to end by itself, once it is asked to
+_MAIN = ("__main__", "__mp_main__")
+_OF_CLIENTS = ("Deployment", "Endpoint")  # what a client is made into, by name: they are of rooms below
+_DEEPEST = 30  # steps into what cannot be pickled
 _MOST_WAITED = 30.0  # seconds for the end of one that is killed, on a machine that has much else to do
 
 
@@ -45,14 +50,63 @@ def frame(what: object) -> bytes:
     return HEADER.pack(len(payload), kind) + payload
 
 
+class _Pickler(pickle.Pickler):
+    """Refuses what would be looked for in `__main__`, which is another module in another process."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | FunctionType) and obj.__module__ in _MAIN:
+            text = f"{obj.__qualname__} cannot be sent to another process, for it is of __main__"
+            raise InvalidInput(f"{text}: put it into a module that the processes can import")
+        return NotImplemented
+
+
 def _pickled(what: object) -> bytes:
+    data = io.BytesIO()
     try:
-        return pickle.dumps(what, 5)
+        _Pickler(data, 5).dump(what)
+    except InvalidInput:  # it says itself what to do
+        raise
     except Exception as error:
-        text = f"this cannot be sent to another process: {error}"
-        raise InvalidInput(
-            f"{text}; give what can be pickled: a URL in place of a client's object"
-        ) from error
+        named, of_client = _named(what)
+        instead = "a URL in place of the client" if of_client else "something that can be, in place of it"
+        raise InvalidInput(f"{named} cannot be sent to another process: {error}; give {instead}") from error
+    return data.getvalue()
+
+
+def _named(what: object) -> tuple[str, bool]:
+    """The innermost of it that cannot be pickled, in words; and whether that came with a client.
+
+    Of what it is only the kind is said: it may be a secret, or hold one.
+    """
+    way: list[str] = []
+    of_client = False
+    for _ in range(_DEEPEST):
+        of_client |= type(what).__name__ in _OF_CLIENTS
+        for name, part in _parts(what):
+            if not _travels(part):
+                what, way = part, [*way, name] if name else way
+                break
+        else:
+            break
+    kind = f"a {type(what).__name__}"
+    return (f"{'.'.join(way)}, {kind}," if way else kind), of_client
+
+
+def _parts(what: object) -> list[tuple[str, object]]:
+    """What it is made of, and what that is called there."""
+    if isinstance(what, Mapping):
+        return [(name if isinstance(name, str) else "", part) for name, part in what.items()]
+    if isinstance(what, list | tuple | set | frozenset):
+        return [("", part) for part in what]
+    return [] if isinstance(what, type | FunctionType) else list(getattr(what, "__dict__", {}).items())
+
+
+def _travels(what: object) -> bool:
+    try:
+        _Pickler(io.BytesIO(), 5).dump(what)
+    except Exception:  # noqa: BLE001 - that is the question
+        return False
+    return True
 
 
 class _Pipes(asyncio.SubprocessProtocol):
@@ -235,9 +289,12 @@ async def started(work: Work, *arguments: object, what: str = "works", ahead: in
     `work` and what it is given are pickled. `what` says in errors what the process does. What it says waits
     here in about `ahead` bytes at most, and one frame; about as much in the pipe, and at its other end.
 
-    Raises InvalidInput where something cannot be sent to another process, ProcessLost where none can be
-    started.
+    Raises InvalidInput where something cannot be sent to another process, and in a frozen program;
+    ProcessLost where none can be started.
     """
+    if getattr(sys, "frozen", False):  # its executable is no Python, but itself: it would start without end
+        text = "a frozen program (PyInstaller and the like) has no Python to start other processes by"
+        raise InvalidInput(f"{text}: read by one process, or run the program by a Python interpreter")
     job = frame((work, arguments, ahead))
     if not sys.executable:
         raise ProcessLost("this Python does not know its own program, so no process of it can be started")
@@ -251,7 +308,8 @@ async def started(work: Work, *arguments: object, what: str = "works", ahead: in
                 raise
         raise
     pipes = starting.result()
-    pipes.write(repr(sys.path).encode() + b"\n" + job)
+    path = [where for where in sys.path if isinstance(where, str)]  # imports heed nothing else
+    pipes.write(repr(path).encode() + b"\n" + job)
     return Child(pipes, what)
 
 
@@ -259,7 +317,7 @@ async def _start(loop: asyncio.AbstractEventLoop, ahead: int) -> _Pipes:
     try:
         _, pipes = await loop.subprocess_exec(
             lambda: _Pipes(ahead),
-            *(sys.executable, "-c", _BOOT, "oneatatime"),
+            *(sys.executable, "-c", _BOOT, str(os.getpid()), "oneatatime"),
             stderr=None,
             start_new_session=True,
         )

@@ -26,7 +26,7 @@ from ._outfile import Writing
 from ._partition import Partition
 from ._plan import aplan
 from ._portions import Portion, Portions, are_portions
-from ._processes import evenly, shared
+from ._processes import MOST_LOST, evenly, shared
 from ._sealed import Json
 from ._statistics import Statistics, summed
 from ._stream import Stream
@@ -34,7 +34,6 @@ from ._target import Target
 
 _MOST = 1000
 _EACH = 4  # partitions for each process, at least: so that all have something to do until the end
-_MOST_LOST = 3  # times that a partition is begun again whose process was lost
 _GRACE = 5.0  # seconds for the children to put away what they have in hand
 _OPTIONS = ("rate", "bandwidth", "max_load", "count", "on_unreachable", "read_from")
 
@@ -128,7 +127,8 @@ class Jobs:
     async def run(self, limit: int | None = None) -> None:
         """Exports everything that is not done. What was done before an error stays.
 
-        Raises what a process has failed with, and ProcessLost where several were killed over one partition.
+        Raises what a process has failed with, and ProcessLost where several in a row were killed over one
+        partition.
         """
         if limit is not None:
             raise InvalidInput("a limit is of one process: take jobs=1")
@@ -245,7 +245,8 @@ class Jobs:
         if report.part is None and not report.over:
             return
         assert report.checkpoint is not None and report.left_out is not None
-        portion.checkpoint, portion.written = report.checkpoint, report.statistics
+        portion.come_to(report.checkpoint)
+        portion.written = report.statistics
         portion.left_out = dict(Counter(portion.left_out_before) + Counter(report.left_out))
         portion.over, portion.done = report.over, report.whole
         self._portions.where = self._portions.where or report.checkpoint["where"]
@@ -275,15 +276,16 @@ class Jobs:
         """A child was killed: what it has not said is not done. Raises ProcessLost where that goes on."""
         await aside(self.manifest.sweep_one, self._job.files, part_name(number, self._job.format.extension))
         portion.lost += 1
-        again = f"{str(portion.partition)[1:-1]}: {error.message}"
-        told = (*portion.written.read_again, again)
+        name = str(portion.partition)[1:-1]
+        told = (*portion.written.read_again, f"{name}: {error.message}")
         written = replace(portion.written, read_again=told, fraction=0.0, complete=True, finished=True)
         portion.before.append(written)
         portion.now = portion.written = Statistics()
         portion.left_out_before = portion.left_out
-        if portion.lost > _MOST_LOST:
-            text = f"{again}, {portion.lost} times over it; what was written before is kept"
-            raise ProcessLost(f"{text}, and the same command goes on there")
+        if portion.lost >= MOST_LOST:
+            text = f"{name}: {portion.lost} processes in a row ended over it: {error.message}"
+            text = f"{text}; what was written before is kept, and the same command goes on there"
+            raise ProcessLost(text) from error
 
     async def _put_away(self) -> None:
         """Has the children write down what they have in hand, as far as that takes no time; and end."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ._checkpoint import Checkpoint, Progress, slots_of_json, slots_to_json
+from ._checkpoint import Checkpoint, Progress, reach, slots_of_json, slots_to_json
 from ._deployment import Deployment
 from ._errors import InvalidInput
 from ._partition import Partition
@@ -24,7 +24,8 @@ class Portion:
     """One partition of an export.
 
     `checkpoint` and `left_out` are of what is in whole parts that the manifest names; `done`: all of it is.
-    `over`: this run has done with it. `lost` counts the processes that ended over it.
+    `over`: this run has done with it. `lost` counts the processes in a row that ended over it, and none
+    of them had written anything that got it further.
     """
 
     def __init__(self, partition: Partition, checkpoint: Json | None = None, *, done: bool = False) -> None:
@@ -33,11 +34,17 @@ class Portion:
         self.done = self.over = done
         self.left_out: Json = {}
         self.left_out_before: Json = {}  # by processes that were lost
-        self.lost = 0
+        self.lost = self._furthest = 0
         ended = Statistics(fraction=1.0, complete=True, finished=True)
         self.before: list[Statistics] = []  # of processes that were lost, as far as the manifest knows
         self.written = Statistics()  # the same of the process that has it now
         self.now = ended if done else Statistics()
+
+    def come_to(self, checkpoint: Json) -> None:
+        """This is what is in whole parts now."""
+        self.checkpoint = checkpoint
+        if (now_at := reach(Checkpoint.of_json(checkpoint).databases)) > self._furthest:
+            self._furthest, self.lost = now_at, 0
 
     def to_json(self) -> Json:
         part = self.partition

@@ -42,7 +42,7 @@ log = logging.getLogger("oneatatime")
 
 _SHARES = 8  # partitions for each process
 _LEAST_KEYS = 2000  # of a partition: below that its connections cost more than they read
-_MOST_LOST = 3  # processes that may be lost over one partition
+MOST_LOST = 3  # processes in a row that are lost over one partition without getting further: that ends it
 _MOST_PLANS = 20
 
 
@@ -181,12 +181,12 @@ class Processes(Reader):
                 raise ProcessLost("a process ended before it had read what it was given")
 
     def _lost(self, share: Share, error: ProcessLost) -> None:
-        """A process was killed: what it had not told to be done is read again, a few times."""
+        """A process was killed: what it had not told to be done is read again by another."""
         log.info("%s: %s", share, error)
         if share not in self._shares:
             return
         share.lost += 1
-        if share.lost >= _MOST_LOST:
+        if share.lost >= MOST_LOST:
             share.failed = True
             text = f"{share}: {share.lost} processes in a row ended over it: {error.message}"
             raise Incomplete(text, missing=(str(share),)) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ._checkpoint import Progress
+from ._checkpoint import Progress, reach
 from ._cursor import POSITIONS, Range, joined
 from ._in_process import Report
 from ._partition import Partition
@@ -27,10 +27,11 @@ class Share:
         self.fraction = 0.0
         self.over = False
         self.failed = False
-        self.lost = 0  # processes that were killed over it
+        self.lost = 0  # processes in a row that were lost over it, and none of them had got any further
         self.since = 0
         self.came = 0  # keys, of what `read` tells of
         self._told = Statistics()
+        self._furthest = reach(done)
 
     def begin(self) -> None:
         """A process begins with it, or goes on."""
@@ -42,13 +43,16 @@ class Share:
         now, before = report.statistics, self._told
         self.read, self.fraction, self.over = report.progress, report.fraction, report.over
         self.came, self.since = self.came + self.since, 0
+        if (now_at := reach(report.progress)) > self._furthest:
+            self._furthest, self.lost = now_at, 0
         for name in _COUNTED:
             setattr(account, name, getattr(account, name) + getattr(now, name) - getattr(before, name))
         traffic.received += now.bytes - before.bytes
         traffic.commands += now.commands - before.commands
         traffic.round_trips += now.round_trips - before.round_trips
         account.failures += now.failures[len(before.failures) :]
-        account.skipped += now.skipped[len(before.skipped) :]
+        skipped = now.skipped[len(before.skipped) :]  # of one server each share says the same
+        account.skipped += [what for what in dict.fromkeys(skipped) if what not in account.skipped]
         account.nodes.update(dict.fromkeys(now.nodes))
         account.best_effort |= now.best_effort
         for reason in now.read_again:

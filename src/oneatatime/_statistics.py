@@ -86,7 +86,7 @@ def summed(parts: Iterable[Statistics], *, elapsed: float, whole: int) -> Statis
         finished=finished,
         failures=tuple(itertools.chain.from_iterable(one.failures for one in parts))[:_NAMED],
         read_again=tuple(dict.fromkeys(itertools.chain.from_iterable(one.read_again for one in parts))),
-        skipped=tuple(itertools.chain.from_iterable(one.skipped for one in parts)),
+        skipped=tuple(dict.fromkeys(itertools.chain.from_iterable(one.skipped for one in parts))),
         nodes=tuple(sorted({node for one in parts for node in one.nodes})),
         best_effort=any(one.best_effort for one in parts),
     )

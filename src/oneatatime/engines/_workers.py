@@ -21,6 +21,8 @@ from .._blocking import beside
 from .._errors import InvalidInput, portable
 from .._partition import Partition
 
+_LOOK_EVERY = 1.0  # seconds, for a parent that is gone without closing anything
+
 
 class Worker:
     """A process that does what it is given, in that order; started anew where it was killed."""
@@ -106,7 +108,10 @@ def _begun() -> None:
     assert parent is not None, "it is a child"
 
     def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
+        # the pipe may stay open where the parent was killed: what was forked from it has that too
+        while not multiprocessing.connection.wait([parent.sentinel], _LOOK_EVERY):
+            if os.getppid() not in (parent.pid, 0):
+                break
         os.kill(os.getpid(), signal.SIGTERM)
 
     beside(watch)
