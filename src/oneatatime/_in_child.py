@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any, BinaryIO
 
 from ._child import BYTES, END, ERROR, HEADER, frame
-from ._errors import Error
+from ._errors import portable
 from ._options import KiB, MiB
 
 _GRACE = 2.0  # seconds for an orphan to put away what it has open
@@ -182,20 +182,10 @@ async def _worked(parent: Parent, work: Any, arguments: Any) -> None:
     try:
         await work(parent, *arguments)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
-        payload = _pickled(error)
+        payload = pickle.dumps(portable(error), 5)
         await parent._write(HEADER.pack(len(payload), ERROR) + payload)
     else:
         await parent._write(HEADER.pack(0, END))
-
-
-def _pickled(error: Exception) -> bytes:
-    """An error as it travels; what cannot travel by itself is told in words."""
-    try:
-        payload = pickle.dumps(error, 5)
-        pickle.loads(payload)
-    except Exception:  # noqa: BLE001 - other people's errors may be made anyhow
-        payload = pickle.dumps(Error(f"{type(error).__name__}: {error}"), 5)
-    return payload
 
 
 def _unpickled(kind: int, payload: bytes) -> Any:
