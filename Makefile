@@ -6,6 +6,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 BUILT_FROM := pyproject.toml setup.py $(wildcard src/oneatatime/*.c)
 ENGINES := .venvs/engines
+# One more than there are cores: many tests wait, for servers that are away and for what was killed.
+WORKERS ?= $(shell $(PYTHON) -c "import os; print((os.cpu_count() or 1) + 1)")
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo test test-python test-failed check bench bench-files bench-file-memory bench-memory bench-pace bench-far bench-growth bench-startup bench-probe chaos test-matrix bench-ways bench-cluster bench-scale bench-processes bench-jobs servers clean bench-engines test-engines java
@@ -14,7 +16,7 @@ demo: $(VENV)/.demo
 	$(BIN)/oneatatime demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n auto tests
+	$(BIN)/python -m pytest -n $(WORKERS) tests
 
 # The same tests without what is compiled, as after an installation without a compiler; but for those of servers that
 # fail, of the tests' own clusters, of killed runs and other processes, of files, guides and engines, which are the
@@ -22,7 +24,7 @@ test: $(VENV)/.test
 AS_COMPILED := clusters crowd server_facts chaos reading_failures reading_replicas export export_jobs import cli_import cli_checkpoint store \
 	lossless files guides child processes scale written engine_dask engine_processes
 test-python: $(VENV)/.test
-	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n auto tests $(AS_COMPILED:%=--ignore tests/test_%.py)
+	WITHOUT_COMPILED=1 $(BIN)/python -m pytest -n $(WORKERS) tests $(AS_COMPILED:%=--ignore tests/test_%.py)
 
 # Those that failed in the last run, one after the other: with nobody beside them, on a machine that is shared.
 test-failed: $(VENV)/.test
@@ -104,7 +106,7 @@ chaos: $(VENV)/.test
 
 # The same tests against every server version that packages bring, and on what is installed.
 test-matrix: $(VENV)/.matrix
-	$(BIN)/python -m pytest -n auto --matrix tests
+	$(BIN)/python -m pytest -n $(WORKERS) --matrix tests
 
 # The engines that are too big for everybody's environment: Ray, Daft and Spark, with the Java that Spark needs, installed in
 # .venvs/engines (a GB) and run for real.
