@@ -195,9 +195,9 @@ def _of_records(table: Any) -> Batch:
 def _fitting(column: Any, name: str, kinds: tuple[Any, Any]) -> Any:
     """A column as one of these types: engines have others for the same."""
     pa = arrow()
-    for kind in kinds if column.type in kinds else reversed(kinds):
-        if column.type == kind:
-            return column
+    if column.type in kinds:
+        return column
+    for kind in reversed(kinds):
         try:
             return column.cast(kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
