@@ -38,8 +38,6 @@ from ._errors import ValueGone as ValueGone
 from ._options import LOSSLESS as LOSSLESS
 from ._options import Options as Options
 from ._partition import Partition as Partition
-from ._plan import aplan as aplan
-from ._plan import plan as plan
 from ._record import Group as Group
 from ._record import Opaque as Opaque
 from ._record import Parts as Parts
@@ -63,6 +61,8 @@ if typing.TYPE_CHECKING:
     from ._import import load as load
     from ._manifest import Verified as Verified
     from ._manifest import verify as verify
+    from ._plan import aplan as aplan
+    from ._plan import plan as plan
     from ._polars import polars_scan as polars_scan
 
 __all__ = (
@@ -126,8 +126,10 @@ _LATER = {
     "Import": "_import",
     "Loaded": "_import",
     "Verified": "_manifest",
+    "aplan": "_plan",
     "export": "_export",
     "load": "_import",
+    "plan": "_plan",
     "polars_scan": "_polars",
     "verify": "_manifest",
 }
