@@ -234,7 +234,7 @@ async def running(server: Server, folder: Path, **how: Any) -> asyncio.Task[Any]
 
 async def test_a_child_that_is_killed_is_replaced(server: Server, filled: set[str], tmp_path: Path) -> None:
     task = await running(server, tmp_path)
-    for _ in range(3):
+    for _ in range(2):  # a third could be the third in a row over one partition
         os.kill(random.choice(children()), signal.SIGKILL)
         await asyncio.sleep(0.2)
     done = await task
